@@ -1,0 +1,141 @@
+//! The control stream: the first stream of a carrier, opened by the one who dialled.
+//!
+//! Dialler: `Hello`. Relay: `Welcome` and the stream stays, or `Refused` and the carrier closes.
+//! After that each frame is one [`Control`], in which exactly one field is set; a frame in which
+//! no known field is set is a message of a newer peer and is ignored.
+
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+
+use crate::ids::{DeviceId, Epoch};
+use crate::refusal::Refused;
+use crate::time::UnixTime;
+
+/// The dialler's first message. Who it is stands in its certificate, not here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Hello {
+    /// Newest protocol version the dialler speaks. Absent means 0, which no relay speaks.
+    #[n(0)]
+    pub newest: Option<u16>,
+    /// Oldest protocol version it speaks.
+    #[n(1)]
+    pub oldest: Option<u16>,
+    /// Its wall clock.
+    #[n(2)]
+    pub clock: Option<UnixTime>,
+    /// Its software, `belay-agent/0.1.0`. Peer-supplied text.
+    #[n(3)]
+    pub software: Option<String>,
+    /// Its host name. Peer-supplied text.
+    #[n(4)]
+    pub hostname: Option<String>,
+    /// Operating system and architecture, `linux/aarch64`. Peer-supplied text.
+    #[n(5)]
+    pub platform: Option<String>,
+    /// Optional features by name. Unknown ones are ignored.
+    #[n(6)]
+    pub capabilities: Option<Vec<String>>,
+}
+
+/// The relay's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Welcome {
+    /// The version both speak from here on.
+    #[n(0)]
+    pub version: u16,
+    /// The relay's wall clock, which the dialler may trust over its own.
+    #[n(1)]
+    pub clock: UnixTime,
+    /// This connection's epoch (devices).
+    #[n(2)]
+    pub epoch: Option<Epoch>,
+    /// Seconds between the relay's probes. Silence for three of them means the line is gone.
+    #[n(3)]
+    pub probe_seconds: Option<u32>,
+    /// The certificate has expired: the relay takes a renewal and nothing else (devices).
+    #[n(4)]
+    pub renew_only: Option<bool>,
+    /// What the device must trust now, when it is not what it enrolled with.
+    #[n(5)]
+    pub trust: Option<Trust>,
+    /// The relay's features by name.
+    #[n(6)]
+    pub capabilities: Option<Vec<String>>,
+}
+
+/// What the relay answers to `Hello`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct HelloAnswer {
+    /// Admitted.
+    #[n(0)]
+    pub welcome: Option<Welcome>,
+    /// Not admitted; the carrier closes.
+    #[n(1)]
+    pub refused: Option<Refused>,
+}
+
+/// Keys a device pins. Sent at enrolment and again when they change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Trust {
+    /// SSH user CA public keys, OpenSSH one-line form.
+    #[n(0)]
+    pub ssh_user_cas: Option<Vec<String>>,
+    /// Grant verification keys: raw Ed25519 public keys (RFC 8032), 32 bytes each.
+    #[n(1)]
+    pub grant_keys: Option<Vec<ByteVec>>,
+}
+
+/// One frame on the control stream after the answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Control {
+    /// Either side: answer with `pong` of the same number.
+    #[n(0)]
+    pub ping: Option<u64>,
+    /// The answer.
+    #[n(1)]
+    pub pong: Option<u64>,
+    /// Device: asks for a new certificate.
+    #[n(2)]
+    pub renew: Option<Renew>,
+    /// Relay: the new certificate.
+    #[n(3)]
+    pub renewed: Option<Renewed>,
+    /// Relay: why the carrier is about to close.
+    #[n(4)]
+    pub goodbye: Option<Refused>,
+    /// Relay: new keys to pin.
+    #[n(5)]
+    pub trust: Option<Trust>,
+}
+
+/// A certificate request (PKCS #10, RFC 2986) for a key the device already holds or has just made.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Renew {
+    /// DER.
+    #[n(0)]
+    pub csr: ByteVec,
+    /// The SSH host public key to certify, OpenSSH one-line form.
+    #[n(1)]
+    pub ssh_host_key: Option<String>,
+}
+
+/// What comes back.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Renewed {
+    /// The device this is for.
+    #[n(0)]
+    pub device: DeviceId,
+    /// X.509 certificate, DER.
+    #[n(1)]
+    pub certificate: ByteVec,
+    /// SSH host certificate, OpenSSH one-line form.
+    #[n(2)]
+    pub ssh_host_certificate: Option<String>,
+}

@@ -116,7 +116,25 @@ fn shape(d: &mut Decoder<'_>, depth: usize) -> Result<(), FrameError> {
             Err(message("indefinite lengths are not used"))
         }
         Type::Tag => Err(message("tags are not used")),
-        _ => d.skip().map_err(malformed),
+        Type::Break | Type::Unknown(_) => Err(message("not a value")),
+        Type::Bool
+        | Type::Null
+        | Type::Undefined
+        | Type::U8
+        | Type::U16
+        | Type::U32
+        | Type::U64
+        | Type::I8
+        | Type::I16
+        | Type::I32
+        | Type::I64
+        | Type::Int
+        | Type::F16
+        | Type::F32
+        | Type::F64
+        | Type::Simple
+        | Type::Bytes
+        | Type::String => d.skip().map_err(malformed),
     }
 }
 

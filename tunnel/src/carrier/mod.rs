@@ -1,0 +1,14 @@
+//! Carriers: what holds a line between a dialler and the relay.
+//!
+//! A [`Carrier`] opens and accepts two-way byte streams. Each half keeps its own end: finishing a
+//! [`SendHalf`] leaves the other direction open, a reset is told apart from an end, and both carry
+//! a code. Dropping an unfinished half resets it, so a crash is never taken for a clean end.
+
+mod congestion;
+mod copy;
+pub mod quic;
+mod quic_socket;
+mod stream;
+
+pub use copy::{CopyError, from_socket, splice, to_socket};
+pub use stream::{Carrier, CarrierError, RecvHalf, ResetCode, SendHalf, Side, StreamError};

@@ -1,0 +1,226 @@
+//! QUIC (RFC 9000) endpoints: configuration, the relay's listener, the dialler.
+//!
+//! Before a peer is admitted it may open [`STRANGER_STREAMS`] streams and have
+//! [`STRANGER_WINDOW`] bytes in flight; [`Carrier::admit`] raises both.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use belay_proto::version::ALPN;
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
+};
+
+use super::congestion::controller;
+use super::stream::{Carrier, CarrierError};
+
+/// Streams a peer may open before it is admitted: the control stream, and one more so that a
+/// client's first `Open` travels with its `Hello`. quinn makes a table entry for each up front.
+pub const STRANGER_STREAMS: u32 = 2;
+
+/// Bytes a peer may have in flight over all streams before it is admitted: one `Hello` and one
+/// `Open` of the largest size.
+pub const STRANGER_WINDOW: u32 = 160 * 1024;
+
+/// Bytes in flight on one stream: 320 Mbit/s at 100 ms. It bounds what a stopped reader makes the
+/// relay hold.
+pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Bytes sent and not yet acknowledged over all streams of a carrier.
+const SEND_WINDOW: u64 = 16 * 1024 * 1024;
+
+/// Silence after which a carrier is dead. Probing finds out sooner (`proto::presence`); this
+/// bounds what an endpoint keeps of a peer that vanished.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A client keeps its NAT mapping: Linux forgets a quiet one after 30 s.
+const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Largest datagram looked for: what loopback carries. On any other path the interface's own MTU
+/// refuses the larger probes before they are sent, so they cost nothing on a metered link.
+const LARGEST_DATAGRAM: u16 = 16 * 1024;
+
+/// Socket buffers of the relay: a burst of some thousand handshakes (1,200 bytes each) waits here
+/// instead of being lost.
+const RELAY_SOCKET_BUFFER: usize = 16 * 1024 * 1024;
+
+/// Socket buffers of a dialler: 8 ms at 1 Gbit/s.
+const DIALLER_SOCKET_BUFFER: usize = 1024 * 1024;
+
+/// An endpoint could not be made, or the relay not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum QuicError {
+    /// The address cannot be bound.
+    #[error("cannot bind UDP {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The TLS configuration has no cipher QUIC needs.
+    #[error("the TLS configuration cannot protect QUIC")]
+    Tls(#[from] NoInitialCipherSuite),
+    /// The relay's name cannot stand in a certificate.
+    #[error("\"{0}\" is not a name a relay can have")]
+    Name(String),
+    /// The address cannot be dialled.
+    #[error("cannot dial {0}")]
+    Dial(SocketAddr, #[source] quinn::ConnectError),
+    /// The handshake failed.
+    #[error("no QUIC connection to {0}")]
+    Handshake(SocketAddr, #[source] CarrierError),
+}
+
+/// Which end this is: the two differ in what they keep ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Accepts very many carriers, most of them idle.
+    Relay,
+    /// Holds one line for years; the relay opens streams to it.
+    Device,
+    /// Dials for one session.
+    Client,
+}
+
+/// Streams the relay may have open to a device at once: its sessions.
+pub const DEVICE_STREAMS: u32 = 64;
+
+fn transport(role: Role) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let streams = match role {
+        Role::Relay => STRANGER_STREAMS,
+        Role::Device => DEVICE_STREAMS,
+        Role::Client => 0,
+    };
+    let window = match role {
+        Role::Relay => STRANGER_WINDOW,
+        // Bounded by the streams and their windows; a bound below that would let one stopped
+        // session hold up its neighbours.
+        Role::Device | Role::Client => u32::MAX,
+    };
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(window))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(None)
+        .datagram_send_buffer_size(0)
+        .congestion_controller_factory(controller())
+        .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(LARGEST_DATAGRAM);
+    config.mtu_discovery_config(Some(mtu));
+    if role == Role::Client {
+        config.keep_alive_interval(Some(CLIENT_KEEP_ALIVE));
+    }
+    config
+}
+
+fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    // The value is within what quinn accepts (1200 to 65527), so this cannot fail.
+    if config.max_udp_payload_size(LARGEST_DATAGRAM).is_err() {
+        tracing::error!("the datagram size is out of bounds");
+    }
+    config
+}
+
+fn bind(address: SocketAddr, buffer: usize) -> Result<UdpSocket, QuicError> {
+    let socket = UdpSocket::bind(address).map_err(|source| QuicError::Bind { address, source })?;
+    super::quic_socket::enlarge(&socket, buffer);
+    Ok(socket)
+}
+
+/// The relay's endpoint. `half_open` bounds the handshakes whose first packet waits to be looked
+/// at.
+///
+/// # Errors
+/// [`QuicError::Bind`], [`QuicError::Tls`].
+pub fn listen(
+    address: SocketAddr,
+    tls: rustls::ServerConfig,
+    half_open: usize,
+) -> Result<Endpoint, QuicError> {
+    let crypto = QuicServerConfig::try_from(Arc::new(tls))?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(Arc::new(transport(Role::Relay)))
+        .max_incoming(half_open)
+        .incoming_buffer_size(16 * 1024)
+        .incoming_buffer_size_total(16 * 1024 * 1024)
+        .migration(true);
+    // Address validation tokens for later connections would be one more thing to remember.
+    config.validation_token.sent(0);
+    let socket = bind(address, RELAY_SOCKET_BUFFER)?;
+    Endpoint::new(endpoint_config(), Some(config), socket, Arc::new(TokioRuntime))
+        .map_err(|source| QuicError::Bind { address, source })
+}
+
+/// Makes a carrier of an accepted connection.
+pub const fn accepted(connection: quinn::Connection) -> Carrier {
+    Carrier::from_quic(connection)
+}
+
+/// A dialler's endpoint with its configuration. One serves many dials.
+#[derive(Debug, Clone)]
+pub struct Dialler {
+    endpoint: Endpoint,
+    config: ClientConfig,
+}
+
+impl Dialler {
+    /// Binds an ephemeral port of the family of `towards`.
+    ///
+    /// # Errors
+    /// [`QuicError::Bind`], [`QuicError::Tls`].
+    pub fn new(
+        role: Role,
+        mut tls: rustls::ClientConfig,
+        towards: SocketAddr,
+    ) -> Result<Self, QuicError> {
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let crypto = QuicClientConfig::try_from(Arc::new(tls))?;
+        let mut config = ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport(role)));
+        let any: SocketAddr = if towards.is_ipv4() {
+            (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let socket = bind(any, DIALLER_SOCKET_BUFFER)?;
+        let endpoint = Endpoint::new(endpoint_config(), None, socket, Arc::new(TokioRuntime))
+            .map_err(|source| QuicError::Bind { address: any, source })?;
+        Ok(Self { endpoint, config })
+    }
+
+    /// Dials the relay.
+    ///
+    /// # Errors
+    /// [`QuicError::Dial`], [`QuicError::Handshake`].
+    pub async fn dial(&self, address: SocketAddr, name: &str) -> Result<Carrier, QuicError> {
+        let connecting =
+            self.endpoint.connect_with(self.config.clone(), address, name).map_err(|error| {
+                match error {
+                    quinn::ConnectError::InvalidServerName(name) => QuicError::Name(name),
+                    other => QuicError::Dial(address, other),
+                }
+            })?;
+        let connection =
+            connecting.await.map_err(|error| QuicError::Handshake(address, error.into()))?;
+        Ok(Carrier::from_quic(connection))
+    }
+
+    /// Waits until every carrier's last words are on the wire, at most `patience`.
+    pub async fn drain(&self, patience: Duration) {
+        if tokio::time::timeout(patience, self.endpoint.wait_idle()).await.is_err() {
+            tracing::debug!("the endpoint did not drain in time");
+        }
+    }
+}

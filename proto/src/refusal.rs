@@ -128,8 +128,8 @@ impl Refused {
     /// What went wrong, safe to print.
     pub fn cause(&self) -> String {
         match &self.cause {
-            Some(text) => printable(text),
-            None => self.code().token().replace('-', " "),
+            Some(text) if !text.is_empty() => printable(text),
+            Some(_) | None => self.code().token().replace('-', " "),
         }
     }
 

@@ -1,0 +1,24 @@
+//! The relay: where lines end and are spliced.
+//!
+//! Rooms of the HTTPS side: `config`, `init`, `store`, `ca`, `listen/https`, `api`, `login`,
+//! `enrol`, `audit`, `rate`. Its law: deny by default, record before acting, bound everything a
+//! peer can send. It holds no plaintext of any session.
+
+pub mod api;
+pub mod audit;
+pub mod ca;
+pub mod config;
+pub mod enrol;
+pub mod init;
+pub mod line;
+pub mod listen;
+pub mod login;
+pub mod presence;
+pub mod rate;
+mod reported;
+pub mod run;
+mod secret;
+pub mod store;
+
+pub use reported::reported;
+pub use secret::NoRandom;

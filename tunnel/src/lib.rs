@@ -1,12 +1,15 @@
 //! The I/O both ends of a line share.
 //!
 //! `pki` makes and judges certificates, `tls` turns them into configurations, `carrier` carries
-//! streams, `framed` puts one message on a stream, `private_file` keeps secrets on disk. Nothing
+//! streams, `framed` puts one message on a stream, `https` asks the
+//! relay one question, `private_file` keeps secrets on disk. Nothing
 //! here knows what a session is, and nothing above asks which carrier is in use.
 
+pub mod address;
 pub mod carrier;
 pub mod clock;
 pub mod framed;
+pub mod https;
 pub mod pki;
 pub mod private_file;
 pub mod tls;

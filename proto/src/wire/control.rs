@@ -7,7 +7,8 @@
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-use crate::ids::{DeviceId, Epoch};
+use crate::ids::{DeviceId, Epoch, SessionId};
+use crate::names::DeviceName;
 use crate::refusal::Refused;
 use crate::time::UnixTime;
 
@@ -36,6 +37,10 @@ pub struct Hello {
     /// Optional features by name. Unknown ones are ignored.
     #[n(6)]
     pub capabilities: Option<Vec<String>>,
+    /// The name in its SSH host certificate (devices). The relay sends another certificate when
+    /// the device was renamed.
+    #[n(7)]
+    pub name: Option<String>,
 }
 
 /// The relay's answer.
@@ -111,6 +116,36 @@ pub struct Control {
     /// Relay: new keys to pin.
     #[n(5)]
     pub trust: Option<Trust>,
+    /// Relay: a session over this carrier was ended, and why; its stream is reset after this.
+    #[n(6)]
+    pub ended: Option<Ended>,
+    /// Relay: the device has another name now.
+    #[n(7)]
+    pub renamed: Option<Renamed>,
+}
+
+/// A device's new name, and the SSH host certificate that says it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Renamed {
+    /// The name.
+    #[n(0)]
+    pub name: DeviceName,
+    /// OpenSSH one-line form.
+    #[n(1)]
+    pub ssh_host_certificate: String,
+}
+
+/// A session the relay ended.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Ended {
+    /// Which.
+    #[n(0)]
+    pub session: SessionId,
+    /// Why.
+    #[n(1)]
+    pub reason: Refused,
 }
 
 /// A certificate request (PKCS #10, RFC 2986) for a key the device already holds or has just made.

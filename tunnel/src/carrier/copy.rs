@@ -7,8 +7,7 @@
 use std::io::{self, IoSlice};
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::stream::{RecvHalf, ResetCode, SendHalf, StreamError};
 
@@ -77,23 +76,31 @@ const fn code_of(error: &StreamError) -> ResetCode {
 ///
 /// # Errors
 /// [`CopyError`]; the other side has been told.
-pub async fn to_socket(mut from: RecvHalf, mut to: OwnedWriteHalf) -> Result<(), CopyError> {
+pub async fn to_socket(
+    mut from: RecvHalf,
+    mut to: impl AsyncWrite + Unpin,
+) -> Result<(), CopyError> {
     let mut pieces = [const { Bytes::new() }; BATCH];
     loop {
-        match from.receive(&mut pieces).await? {
-            Some(count) => {
+        match from.receive(&mut pieces).await {
+            Ok(Some(count)) => {
                 let (filled, _) = pieces.split_at_mut(count.min(BATCH));
                 if let Err(error) = write_pieces(&mut to, filled).await {
                     from.stop(ResetCode::GONE);
                     return Err(CopyError::Local(error));
                 }
             }
-            None => return to.shutdown().await.map_err(CopyError::Local),
+            Ok(None) => return to.shutdown().await.map_err(CopyError::Local),
+            Err(gone) => {
+                // A local socket knows no reset; what reads it finds its protocol unfinished.
+                to.shutdown().await.map_err(CopyError::Local)?;
+                return Err(gone.into());
+            }
         }
     }
 }
 
-async fn write_pieces(to: &mut OwnedWriteHalf, pieces: &mut [Bytes]) -> io::Result<()> {
+async fn write_pieces(to: &mut (impl AsyncWrite + Unpin), pieces: &mut [Bytes]) -> io::Result<()> {
     let mut rest = pieces;
     while !rest.is_empty() {
         let mut slices = [IoSlice::new(&[]); BATCH];
@@ -126,7 +133,10 @@ async fn write_pieces(to: &mut OwnedWriteHalf, pieces: &mut [Bytes]) -> io::Resu
 ///
 /// # Errors
 /// [`CopyError`]; the other side has been told.
-pub async fn from_socket(mut from: OwnedReadHalf, mut to: SendHalf) -> Result<(), CopyError> {
+pub async fn from_socket(
+    mut from: impl AsyncRead + Unpin,
+    mut to: SendHalf,
+) -> Result<(), CopyError> {
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(READ);

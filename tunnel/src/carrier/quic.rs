@@ -182,13 +182,10 @@ impl Dialler {
     /// [`QuicError::Bind`], [`QuicError::Tls`].
     pub fn new(
         role: Role,
-        mut tls: rustls::ClientConfig,
+        tls: rustls::ClientConfig,
         towards: SocketAddr,
     ) -> Result<Self, QuicError> {
-        tls.alpn_protocols = vec![ALPN.to_vec()];
-        let crypto = QuicClientConfig::try_from(Arc::new(tls))?;
-        let mut config = ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport(role)));
+        let config = client_config(role, tls)?;
         let any: SocketAddr = if towards.is_ipv4() {
             (std::net::Ipv4Addr::UNSPECIFIED, 0).into()
         } else {
@@ -200,18 +197,23 @@ impl Dialler {
         Ok(Self { endpoint, config })
     }
 
+    /// Another identity on the same socket: how thousands of diallers share a few ports.
+    ///
+    /// # Errors
+    /// [`QuicError::Tls`].
+    pub fn with_identity(&self, role: Role, tls: rustls::ClientConfig) -> Result<Self, QuicError> {
+        Ok(Self { endpoint: self.endpoint.clone(), config: client_config(role, tls)? })
+    }
+
     /// Dials the relay.
     ///
     /// # Errors
     /// [`QuicError::Dial`], [`QuicError::Handshake`].
     pub async fn dial(&self, address: SocketAddr, name: &str) -> Result<Carrier, QuicError> {
-        let connecting =
-            self.endpoint.connect_with(self.config.clone(), address, name).map_err(|error| {
-                match error {
-                    quinn::ConnectError::InvalidServerName(name) => QuicError::Name(name),
-                    other => QuicError::Dial(address, other),
-                }
-            })?;
+        let connecting = self
+            .endpoint
+            .connect_with(self.config.clone(), address, name)
+            .map_err(|error| not_dialled(error, address))?;
         let connection =
             connecting.await.map_err(|error| QuicError::Handshake(address, error.into()))?;
         Ok(Carrier::from_quic(connection))
@@ -222,5 +224,21 @@ impl Dialler {
         if tokio::time::timeout(patience, self.endpoint.wait_idle()).await.is_err() {
             tracing::debug!("the endpoint did not drain in time");
         }
+    }
+}
+
+fn client_config(role: Role, mut tls: rustls::ClientConfig) -> Result<ClientConfig, QuicError> {
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto = QuicClientConfig::try_from(Arc::new(tls))?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(transport(role)));
+    Ok(config)
+}
+
+fn not_dialled(error: quinn::ConnectError, address: SocketAddr) -> QuicError {
+    if let quinn::ConnectError::InvalidServerName(name) = error {
+        QuicError::Name(name)
+    } else {
+        QuicError::Dial(address, error)
     }
 }

@@ -35,6 +35,24 @@ impl CarrierError {
         matches!(self.0, quinn::ConnectionError::TimedOut)
     }
 
+    /// Whether the peer ended it with a word of its own.
+    pub const fn closed_by_peer(&self) -> bool {
+        matches!(
+            self.0,
+            quinn::ConnectionError::ApplicationClosed(_) | quinn::ConnectionError::Reset
+        )
+    }
+
+    /// What the peer said when it ended it: our code and its line.
+    pub fn peer_said(&self) -> Option<(ResetCode, String)> {
+        if let quinn::ConnectionError::ApplicationClosed(close) = &self.0 {
+            let line = belay_proto::error_line::printable(&String::from_utf8_lossy(&close.reason));
+            Some((reset_code(close.error_code), line))
+        } else {
+            None
+        }
+    }
+
     /// The TLS alert (RFC 8446 §6) the peer ended the handshake with, if it did.
     pub fn alert(&self) -> Option<u8> {
         let code = match &self.0 {

@@ -82,3 +82,16 @@ impl fmt::Debug for TlsKey {
         f.write_str("TlsKey(***)")
     }
 }
+
+/// A certificate in PEM (RFC 7468), as files hold it.
+pub fn certificate_to_pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in body.as_bytes().chunks(64) {
+        pem.extend(line.iter().map(|byte| char::from(*byte)));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}

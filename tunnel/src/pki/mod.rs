@@ -14,5 +14,5 @@ mod verify;
 pub use authority::{AuthorityError, CertificateAuthority, requested_key_digest};
 pub use grant_keys::{GrantKeyError, GrantSigner, GrantVerifier};
 pub use identity::{Identity, PeerCertificate, PeerCertificateError};
-pub use key::{KeyError, TlsKey};
+pub use key::{KeyError, TlsKey, certificate_to_pem};
 pub use verify::{ClientVerifier, FirstContactVerifier, RelayVerifier};

@@ -1,0 +1,91 @@
+//! What `shell` and `exec` share: one session, from the login to the exit status.
+
+use std::io;
+use std::sync::Arc;
+
+use belay_proto::names::Login as LoginName;
+
+use crate::device_ref::DeviceRef;
+use crate::failure::Failure;
+use crate::line::Line;
+use crate::run::Context;
+use crate::ssh::{self, Job, PtyRequest, Work};
+use crate::stdio::{Sink, Source, Which};
+use crate::terminal::{self, Local, Size};
+
+/// Which device, as whom.
+#[derive(Debug, clap::Args)]
+pub(super) struct Target {
+    /// The device: its name or UUID
+    device: DeviceRef,
+    /// The account on the device
+    #[arg(long, short = 'l', value_name = "ACCOUNT", env = "BELAY_LOGIN", default_value = "root")]
+    login: LoginName,
+}
+
+/// Whether to ask for a terminal over there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pty {
+    /// When a person types here.
+    WhenInteractive,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Runs `work` on the device; the process's exit status.
+pub(super) async fn run(
+    context: &Context,
+    target: Target,
+    work: Work,
+    pty: Pty,
+) -> Result<u8, Failure> {
+    let login = context.home.live_login()?;
+    let out = Arc::new(Sink::open(Which::Out).map_err(no_output)?);
+    let err = Arc::new(Sink::open(Which::Err).map_err(no_output)?);
+    let interactive = terminal::is_interactive();
+    let pty = match pty {
+        Pty::WhenInteractive => interactive,
+        Pty::Always => true,
+        Pty::Never => false,
+    };
+    let line = Arc::new(Line::connect(&login).await?);
+    let connected = ssh::connect(&line, &login, &target.device, &target.login, out, err).await?;
+    let job = Job {
+        work,
+        pty: pty.then(|| PtyRequest {
+            term: std::env::var("TERM").unwrap_or_else(|_| "dumb".into()),
+            size: if interactive { Size::now() } else { Size::USUAL },
+            modes: terminal::modes(),
+        }),
+        environment: locale(),
+    };
+    let stdin = Source::stdin()
+        .map_err(|e| Failure::new("input", format!("cannot use standard input: {e}")))?;
+    let mut local = Local::new(pty && interactive)
+        .map_err(|e| Failure::new("terminal", format!("cannot take the terminal: {e}")))?;
+    let exit = ssh::run(&connected, &job, stdin, &mut local).await;
+    // The terminal is itself again before anything is said on it.
+    drop(local);
+    drop(connected);
+    line.close().await;
+    exit.map(|exit| exit.0)
+}
+
+fn no_output(error: io::Error) -> Failure {
+    Failure::new("output", format!("cannot use standard output and error: {error}"))
+}
+
+/// What ssh sends on most systems (SendEnv LANG LC_*); the device takes what it allows.
+fn locale() -> Vec<(String, String)> {
+    let wanted = |name: &str| name == "LANG" || name.starts_with("LC_");
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| wanted(name))
+        .take(MAX_VARIABLES)
+        .collect()
+}
+
+/// Variables sent: there are fourteen of these in POSIX and glibc together.
+const MAX_VARIABLES: usize = 32;

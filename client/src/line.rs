@@ -1,0 +1,369 @@
+//! The line from this laptop to the relay, and the streams opened over it.
+//!
+//! Round trips are what an engineer waits for, so nothing is waited for that need not be: the
+//! first `Open` and the first bytes of the session travel right behind `Hello`, and a refusal of
+//! either is told apart afterwards.
+//!
+//! One task answers the relay's questions on the control stream; it ends with the [`Line`].
+
+mod dial;
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use belay_proto::limits::DELIVER_DEADLINE;
+use belay_proto::names::Login as LoginName;
+use belay_proto::refusal::{Code, Refused};
+use belay_proto::time::UnixTime;
+use belay_proto::version;
+use belay_proto::wire::control::{Control, Hello, HelloAnswer, Welcome};
+use belay_proto::wire::open::{Open, OpenAnswer, Opened, kind};
+use belay_tunnel::carrier::quic::Dialler;
+use belay_tunnel::carrier::{Carrier, RecvHalf, ResetCode, SendHalf, StreamError};
+use belay_tunnel::framed::{self, MessageError};
+use belay_tunnel::{clock, pki, tls};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::device_ref::DeviceRef;
+use crate::failure::Failure;
+use crate::home::Login;
+
+/// From `Open` to its answer: the relay gives the device [`DELIVER_DEADLINE`]; the rest is for our
+/// own way to the relay.
+const ANSWER_WITHIN: Duration = Duration::from_secs(DELIVER_DEADLINE.as_secs() + 10);
+
+/// How long a closed line may take to say goodbye. The words are sent at once; this only lets the
+/// endpoint's task run.
+const GOODBYE: Duration = Duration::from_millis(2);
+
+/// How long a refusal on the control stream may come after the stream it also killed.
+const AFTERWORD: Duration = Duration::from_millis(250);
+
+/// A line to the relay.
+pub struct Line {
+    carrier: Carrier,
+    dialler: Dialler,
+    greeting: watch::Receiver<Greeting>,
+    relay: String,
+    /// Seconds from this machine's clock to the relay's, as the last login knew it.
+    correction: i64,
+    _control: JoinSet<()>,
+}
+
+/// What the relay has said on the control stream so far.
+#[derive(Debug, Clone, Default)]
+enum Greeting {
+    #[default]
+    Waiting,
+    Welcome(Welcome, UnixTime),
+    Refused(Refused),
+}
+
+impl Line {
+    /// Dials the relay and says hello. Returns as soon as TLS has proved the relay; whether it
+    /// takes us shows with the first stream.
+    ///
+    /// # Errors
+    /// When the relay cannot be reached or is not the one that was pinned.
+    pub async fn connect(login: &Login) -> Result<Self, Failure> {
+        let verifier = pki::RelayVerifier::pinned(login.ca()?, login.record().clock);
+        let config = tls::client(verifier, Some(login.tls_identity()?), &[])
+            .map_err(|e| Failure::new("home-damaged", e.to_string()).remedy("run: belay login"))?;
+        let (dialler, carrier) = dial::dial(login.relay(), &config).await?;
+        let (report, greeting) = watch::channel(Greeting::Waiting);
+        let (send, recv) = carrier.open().await.map_err(|e| lost(&e.to_string()))?;
+        let mut control = JoinSet::new();
+        control.spawn(converse(send, recv, report));
+        Ok(Self {
+            carrier,
+            dialler,
+            greeting,
+            relay: login.relay().to_string(),
+            correction: login.record().clock_correction_s,
+            _control: control,
+        })
+    }
+
+    /// Waits for the relay's welcome.
+    ///
+    /// # Errors
+    /// When it refuses, or does not answer in time.
+    pub async fn welcome(&self) -> Result<Welcome, Failure> {
+        let mut greeting = self.greeting.clone();
+        let waited = timeout(ANSWER_WITHIN, greeting.wait_for(|g| !matches!(g, Greeting::Waiting)));
+        match waited.await {
+            Ok(Ok(found)) => match &*found {
+                Greeting::Welcome(welcome, _) => Ok(welcome.clone()),
+                Greeting::Refused(refused) => Err(Failure::from(refused.clone())),
+                Greeting::Waiting => Err(self.silent()),
+            },
+            Ok(Err(_)) => Err(lost("the relay closed the line")),
+            Err(_) => Err(self.silent()),
+        }
+    }
+
+    fn silent(&self) -> Failure {
+        Failure::new("relay-silent", format!("{} took the line and said nothing", self.relay))
+            .remedy("try again; if it stays so, tell the relay's operator")
+    }
+
+    /// The relay's time, from its welcome or else from the last login.
+    pub fn relay_time(&self) -> UnixTime {
+        match &*self.greeting.borrow() {
+            Greeting::Welcome(welcome, at) => {
+                clock::now().corrected(welcome.clock.correction_from(*at))
+            }
+            Greeting::Waiting | Greeting::Refused(_) => clock::now().corrected(self.correction),
+        }
+    }
+
+    /// The transport's estimate of the round trip to the relay.
+    pub fn round_trip(&self) -> Duration {
+        self.carrier.round_trip()
+    }
+
+    /// Asks for a session. Bytes may be sent at once; what comes back begins with the answer.
+    ///
+    /// # Errors
+    /// When the line is gone.
+    pub async fn open(&self, device: &DeviceRef, login: &LoginName) -> Result<Opening, Failure> {
+        let (mut send, recv) = self.carrier.open().await.map_err(|e| lost(&e.to_string()))?;
+        let open = Open {
+            device: Some(device.to_string()),
+            kind: Some(kind::SSH.into()),
+            login: Some(login.clone()),
+        };
+        framed::write(&mut send, &open).await.map_err(|e| lost(&e.to_string()))?;
+        Ok(Opening { send, recv, greeting: self.greeting.clone() })
+    }
+
+    /// Why the line or its session ended, as far as the relay has said.
+    pub fn last_word(&self) -> Option<Failure> {
+        match &*self.greeting.borrow() {
+            Greeting::Refused(refused) => Some(Failure::from(refused.clone())),
+            Greeting::Waiting | Greeting::Welcome(..) => None,
+        }
+    }
+
+    /// Says goodbye.
+    pub async fn close(&self) {
+        self.carrier.close(ResetCode(0), "done");
+        self.dialler.drain(GOODBYE).await;
+    }
+}
+
+/// `Hello`, its answer, then pings until the line ends.
+async fn converse(mut send: SendHalf, mut recv: RecvHalf, report: watch::Sender<Greeting>) {
+    // Whatever breaks here breaks the carrier too, and is told by the stream that needed it.
+    drop(talk(&mut send, &mut recv, &report).await);
+}
+
+async fn talk(
+    send: &mut SendHalf,
+    recv: &mut RecvHalf,
+    report: &watch::Sender<Greeting>,
+) -> Result<(), MessageError> {
+    let hello = Hello {
+        newest: Some(version::PROTOCOL),
+        oldest: Some(version::OLDEST),
+        clock: Some(clock::now()),
+        software: Some(concat!("belay/", env!("CARGO_PKG_VERSION")).into()),
+        platform: Some(format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH)),
+        ..Hello::default()
+    };
+    framed::write(send, &hello).await?;
+    let answer: HelloAnswer = framed::read(recv).await?;
+    match answer {
+        HelloAnswer { refused: Some(refused), .. } => {
+            report.send_replace(Greeting::Refused(refused));
+            return Ok(());
+        }
+        HelloAnswer { welcome: Some(welcome), .. } => {
+            report.send_replace(Greeting::Welcome(welcome, clock::now()));
+        }
+        HelloAnswer { welcome: None, refused: None } => {
+            let refused = Refused::new(
+                Code::Version,
+                "the relay answered in a way this client does not know",
+                "upgrade this client",
+            );
+            report.send_replace(Greeting::Refused(refused));
+            return Ok(());
+        }
+    }
+    loop {
+        let control: Control = framed::read(recv).await?;
+        if let Some(number) = control.ping {
+            let pong = Control { pong: Some(number), ..Control::default() };
+            framed::write(send, &pong).await?;
+        }
+        if let Some(refused) = control.goodbye {
+            report.send_replace(Greeting::Refused(refused));
+        }
+    }
+}
+
+/// A session asked for and not yet answered.
+pub struct Opening {
+    send: SendHalf,
+    recv: RecvHalf,
+    greeting: watch::Receiver<Greeting>,
+}
+
+/// The answer of a session, still to come.
+pub struct Answering {
+    recv: RecvHalf,
+    greeting: watch::Receiver<Greeting>,
+}
+
+impl Opening {
+    /// The sending half, usable at once, and the rest.
+    pub fn split(self) -> (SendHalf, Answering) {
+        (self.send, Answering { recv: self.recv, greeting: self.greeting })
+    }
+}
+
+impl Answering {
+    /// Waits for the answer; what follows it are the session's bytes.
+    ///
+    /// # Errors
+    /// The refusal, or what became of the line.
+    pub async fn answer(mut self) -> Result<(RecvHalf, Opened), Failure> {
+        let read = framed::read::<OpenAnswer, _>(&mut self.recv);
+        match timeout(ANSWER_WITHIN, read).await {
+            Ok(Ok(OpenAnswer { refused: Some(refused), .. })) => Err(refused.into()),
+            Ok(Ok(OpenAnswer { opened: Some(opened), .. })) => Ok((self.recv, opened)),
+            Ok(Ok(OpenAnswer { opened: None, refused: None })) => Err(Failure::new(
+                Code::Version.token(),
+                "the relay answered in a way this client does not know",
+            )
+            .remedy("upgrade this client")),
+            Ok(Err(error)) => Err(self.explain(&error).await),
+            Err(_) => Err(Failure::new(
+                Code::DeviceSilent.token(),
+                format!("no answer within {} s", ANSWER_WITHIN.as_secs()),
+            )
+            .remedy("run: belay doctor")),
+        }
+    }
+
+    /// When the relay refuses our `Hello` it also drops the stream; its reason is on the other one.
+    async fn explain(&mut self, error: &MessageError) -> Failure {
+        let refused = self.greeting.wait_for(|g| matches!(g, Greeting::Refused(_)));
+        if let Ok(Ok(found)) = timeout(AFTERWORD, refused).await
+            && let Greeting::Refused(refused) = &*found
+        {
+            return Failure::from(refused.clone());
+        }
+        match error {
+            MessageError::Frame(_) => Failure::new(
+                Code::Protocol.token(),
+                format!(
+                    "the relay broke the protocol: {}",
+                    belay_proto::error_line::one_line(error)
+                ),
+            )
+            .remedy("check that relay and client are of compatible versions"),
+            MessageError::Ended | MessageError::Stream(_) => lost(&error.to_string()),
+        }
+    }
+}
+
+fn lost(cause: &str) -> Failure {
+    Failure::new("line-lost", format!("the line to the relay is lost ({cause})"))
+        .remedy("try again; if it stays so, run: belay doctor")
+}
+
+/// What a stream's end means to a person.
+pub fn stream_failure(error: &StreamError) -> Failure {
+    match error {
+        StreamError::Reset(ResetCode::CUT) => {
+            Failure::new("session-cut", "the relay cut the session")
+                .remedy("your access or the device's standing has changed: run: belay whoami")
+        }
+        StreamError::Reset(ResetCode::GONE) => {
+            Failure::new("device-gone", "the device's side of the session went away")
+                .remedy("run: belay devices")
+        }
+        StreamError::Reset(code) => {
+            Failure::new("line-lost", format!("the session was reset (code {})", code.0))
+                .remedy("try again")
+        }
+        StreamError::Carrier => lost("no answer from the relay"),
+    }
+}
+
+/// Tells what became of the session's answer, once.
+pub type OnAnswer = Box<dyn FnOnce(Result<&Opened, &Failure>) + Send>;
+
+/// A session's bytes as one two-way stream: the answer is taken off the front by the first read.
+pub struct SessionStream {
+    send: SendHalf,
+    recv: Receiving,
+}
+
+type AnswerFuture = Pin<Box<dyn Future<Output = Result<(RecvHalf, Opened), Failure>> + Send>>;
+
+enum Receiving {
+    Answer(AnswerFuture, Option<OnAnswer>),
+    Bytes(RecvHalf),
+    Over,
+}
+
+impl SessionStream {
+    /// `on_answer` runs before the first byte of the session is delivered.
+    pub fn new(opening: Opening, on_answer: OnAnswer) -> Self {
+        let (send, answering) = opening.split();
+        Self { send, recv: Receiving::Answer(Box::pin(answering.answer()), Some(on_answer)) }
+    }
+}
+
+impl AsyncRead for SessionStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.recv {
+                Receiving::Bytes(recv) => return Pin::new(recv).poll_read(cx, buf),
+                Receiving::Answer(answer, on_answer) => {
+                    let answered = ready!(answer.as_mut().poll(cx));
+                    if let Some(tell) = on_answer.take() {
+                        tell(answered.as_ref().map(|(_, opened)| opened));
+                    }
+                    self.recv = match answered {
+                        Ok((recv, _)) => Receiving::Bytes(recv),
+                        Err(_) => Receiving::Over,
+                    };
+                }
+                Receiving::Over => {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()));
+                }
+            }
+        }
+    }
+}
+
+impl AsyncWrite for SessionStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.send).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.send).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,7 @@
+//! `belay`. See the library for what it does.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    belay_client::main()
+}

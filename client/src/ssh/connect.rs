@@ -1,0 +1,213 @@
+//! One authenticated SSH connection to a device.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use belay_proto::names::Login as LoginName;
+use belay_proto::refusal::Code;
+use belay_proto::wire::open::Opened;
+use russh::client::{AuthResult, Config, Handle, connect_stream};
+use russh::{Preferred, SshId, cipher, compression, kex, mac};
+use ssh_key::Algorithm;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use super::events::{Events, Shared, State, TrustNow};
+use super::host_cert::HostTrust;
+use crate::device_ref::DeviceRef;
+use crate::failure::Failure;
+use crate::home::{Login, SshIdentity};
+use crate::line::{Line, SessionStream};
+use crate::stdio::Sink;
+
+/// Key exchange and authentication: five round trips and a worker's start.
+const CONNECT_WITHIN: Duration = Duration::from_secs(40);
+
+/// Bytes in flight to us on the channel: 1.3 Gbit/s at 100 ms.
+const WINDOW: u32 = 16 * 1024 * 1024;
+
+/// Largest packet of channel data; each costs one seal, one tag and one pass through the library.
+const PACKET: u32 = 65_535;
+
+/// Silence after which the device is asked whether it is there, and how often before it is not.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const KEEP_ALIVE_MAX: usize = 3;
+
+const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::EXTENSION_SUPPORT_AS_CLIENT,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+];
+const CIPHERS: &[cipher::Name] =
+    &[cipher::AES_256_GCM, cipher::AES_128_GCM, cipher::CHACHA20_POLY1305];
+/// Named for the record only: every cipher above authenticates by itself.
+const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
+
+fn config() -> Config {
+    Config {
+        client_id: SshId::Standard(Cow::Borrowed(concat!(
+            "SSH-2.0-belay_",
+            env!("CARGO_PKG_VERSION")
+        ))),
+        window_size: WINDOW,
+        maximum_packet_size: PACKET,
+        preferred: Preferred {
+            kex: Cow::Borrowed(KEX),
+            // Certificates only: a bare key could not be judged.
+            key: Cow::Borrowed(&[]),
+            host_key_certificates: Cow::Borrowed(&[Algorithm::Ed25519]),
+            cipher: Cow::Borrowed(CIPHERS),
+            mac: Cow::Borrowed(MACS),
+            compression: Cow::Borrowed(&[compression::NONE]),
+        },
+        inactivity_timeout: None,
+        keepalive_interval: Some(KEEP_ALIVE),
+        keepalive_max: KEEP_ALIVE_MAX,
+        nodelay: true,
+        ..Config::default()
+    }
+}
+
+/// The relay's answer to our `Open`, kept for whoever asks first.
+type Answered = Arc<Mutex<Option<Result<Opened, Failure>>>>;
+
+/// An authenticated connection.
+pub struct Connected {
+    pub(super) handle: Handle<Events>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) out: Arc<Sink>,
+    pub(super) err: Arc<Sink>,
+    pub(super) last_word: LastWord,
+}
+
+/// What the relay said when it ended the line, if it did.
+pub(super) type LastWord = Box<dyn Fn() -> Option<Failure> + Send + Sync>;
+
+/// Opens a session over the line, and SSH inside it.
+///
+/// # Errors
+/// The relay's refusal, the device's, or what is wrong with its certificate.
+pub async fn connect(
+    line: &Arc<Line>,
+    login: &Login,
+    device: &DeviceRef,
+    account: &LoginName,
+    out: Arc<Sink>,
+    err: Arc<Sink>,
+) -> Result<Connected, Failure> {
+    let identity = login.ssh_identity()?;
+    let cas = login.ssh_host_cas()?;
+    let answered: Answered = Arc::default();
+
+    let asked = device.to_string();
+    let (trust_line, trust_answer) = (Arc::clone(line), Arc::clone(&answered));
+    let trust: TrustNow = Box::new(move || HostTrust {
+        cas: cas.clone(),
+        names: names(&asked, &trust_answer),
+        now: trust_line.relay_time(),
+    });
+    let opening = line.open(device, account).await?;
+    let tell = Arc::clone(&answered);
+    let stream = SessionStream::new(
+        opening,
+        Box::new(move |answer| {
+            *tell.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(answer.cloned().map_err(Clone::clone));
+        }),
+    );
+    let word_line = Arc::clone(line);
+    let last_word = Box::new(move || word_line.last_word());
+    handshake(stream, identity, account, trust, (out, err), last_word).await.map_err(|failure| {
+        match answered.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(Err(refused)) => refused,
+            Some(Ok(_)) | None => failure,
+        }
+    })
+}
+
+/// SSH over any stream: key exchange, the host's certificate, our own.
+pub(super) async fn handshake<S>(
+    stream: S,
+    identity: SshIdentity,
+    account: &LoginName,
+    trust: TrustNow,
+    (out, err): (Arc<Sink>, Arc<Sink>),
+    last_word: LastWord,
+) -> Result<Connected, Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let shared = Arc::new(Shared::default());
+    let events = Events {
+        shared: Arc::clone(&shared),
+        trust,
+        out: Arc::clone(&out),
+        err: Arc::clone(&err),
+        first_kex: true,
+    };
+    let connecting = async {
+        let mut handle = connect_stream(Arc::new(config()), stream, events).await?;
+        let result = handle
+            .authenticate_openssh_cert(account.as_str(), identity.key, identity.certificate)
+            .await?;
+        Ok::<_, russh::Error>((handle, result))
+    };
+    match timeout(CONNECT_WITHIN, connecting).await {
+        Ok(Ok((handle, AuthResult::Success))) => {
+            Ok(Connected { handle, shared, out, err, last_word })
+        }
+        Ok(Ok((_, AuthResult::Failure { .. }))) => {
+            Err(not_connected(&shared.state(), last_word(), None))
+        }
+        Ok(Err(error)) => Err(not_connected(&shared.state(), last_word(), Some(&error))),
+        Err(_) => Err(Failure::new(
+            Code::DeviceSilent.token(),
+            "the device took the session and did not finish its opening",
+        )
+        .remedy("try again; run: belay devices")),
+    }
+}
+
+/// What was asked for, and what the relay says it stands for: a device that was renamed still
+/// shows its old name and its id.
+fn names(asked: &str, answered: &Answered) -> Vec<String> {
+    let mut names = vec![asked.to_owned()];
+    let answered = answered.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(Ok(opened)) = &*answered {
+        names.push(opened.device.to_string());
+    }
+    names
+}
+
+fn not_connected(
+    state: &State,
+    last_word: Option<Failure>,
+    error: Option<&russh::Error>,
+) -> Failure {
+    if let Some(host) = &state.host {
+        return Failure::new("host-not-proved", host.to_string())
+            .remedy("nothing was sent to it; tell your administrator");
+    }
+    if state.loose_kex {
+        return Failure::new("host-not-proved", "the device does not do strict key exchange")
+            .remedy("upgrade its agent");
+    }
+    if let Some(said) = state.goodbye.as_ref().or(state.banner.as_ref()) {
+        return Failure::new(Code::DeviceRefused.token(), format!("the device refused: {said}"));
+    }
+    if let Some(word) = last_word {
+        return word;
+    }
+    match error {
+        Some(error) => {
+            Failure::new("line-lost", format!("the session broke while it was opened: {error}"))
+                .remedy("try again; run: belay doctor")
+        }
+        None => {
+            Failure::new(Code::DeviceRefused.token(), "the device did not take your certificate")
+                .remedy("run: belay login")
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `belay-agent`: flags, and the library's functions they call.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program speaks to its user")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use belay_agent::state::{State, default_dir};
+use belay_agent::worker::{self, ExecHelperArgs, WorkerArgs};
+use belay_agent::{enrol, status, supervisor};
+use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Parser)]
+#[command(version, about = "Belay's device agent: holds the line that support comes in over")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make this machine a device, with a token from `belay token create`
+    ///
+    /// Example: belay-agent enroll belay-token-owFy...
+    #[command(visible_alias = "enrol")]
+    Enroll {
+        /// The token, or - to read it from standard input (a command line is seen by others)
+        token: String,
+        /// The name it should have; its host name otherwise
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// Hold the line until told to stop
+    ///
+    /// Example: belay-agent run
+    Run {
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// Say whether the line is up, and why not
+    ///
+    /// Exit status: 0 line up, 1 no line.
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// Serve one session (started by the agent itself)
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+    /// Become a session's program (started by a worker)
+    #[command(hide = true)]
+    ExecHelper(ExecHelperArgs),
+}
+
+#[derive(Args)]
+struct StateArgs {
+    /// Where keys and certificates live [default: /var/lib/belay-agent, or
+    /// ~/.local/state/belay-agent for an agent of one user alone]
+    #[arg(long, env = "BELAY_AGENT_STATE", value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+impl StateArgs {
+    fn open(self) -> State {
+        State::at(self.state.unwrap_or_else(default_dir))
+    }
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Worker(args) => {
+            worker::init_log();
+            return worker::main(&args);
+        }
+        Command::ExecHelper(args) => return worker::exec_helper(args),
+        Command::Enroll { token, name, state } => enroll(token, name, &state.open()),
+        Command::Run { state } => run(state.open()),
+        Command::Status { json, state } => show(&state.open(), json),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("belay-agent: {}", belay_proto::error_line::one_line(error.as_ref()));
+        ExitCode::FAILURE
+    })
+}
+
+fn enroll(token: String, name: Option<String>, state: &State) -> anyhow::Result<ExitCode> {
+    belay_tunnel::tls::install_provider();
+    let token = if token == "-" {
+        std::io::read_to_string(std::io::stdin()).context("cannot read the token")?
+    } else {
+        token
+    };
+    let enrolment = runtime()?.block_on(enrol::enrol(state, &token, name))?;
+    println!(
+        "enrolled as {} ({}) at {}; now run: belay-agent run",
+        enrolment.name, enrolment.device, enrolment.relay
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(state: State) -> anyhow::Result<ExitCode> {
+    worker::init_log();
+    belay_tunnel::tls::install_provider();
+    runtime()?.block_on(async {
+        let stop = CancellationToken::new();
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let supervise = supervisor::run(state, stop.clone());
+        tokio::pin!(supervise);
+        tokio::select! {
+            done = &mut supervise => return done,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+        supervise.await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(state: &State, json: bool) -> anyhow::Result<ExitCode> {
+    let report = status::report(state)?;
+    if json {
+        println!("{}", report.json()?);
+    } else {
+        println!("{}", report.line());
+    }
+    Ok(if report.is_online() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One thread: the agent passes bytes on and waits; a second would cost memory, not time.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}

@@ -1,0 +1,236 @@
+//! What a worker tells its supervisor while it runs.
+//!
+//! Supervisor and worker may be of different versions (an upgrade leaves
+//! sessions running), so a frame is a map with optional fields, and an event
+//! the reader does not know decodes as `None`.
+
+use minicbor::{Decode, Encode};
+
+/// What a channel was admitted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum ChannelKind {
+    #[n(0)]
+    Shell,
+    #[n(1)]
+    Exec,
+    #[n(2)]
+    Sftp,
+    /// From the client to a target the device reaches (`-L`, `-D`, `-W`).
+    #[n(3)]
+    Forward,
+    /// A listener on the device (`-R`), or a connection to it.
+    #[n(4)]
+    Reverse,
+    #[n(5)]
+    Agent,
+    /// A terminal, asked for before a shell or a command.
+    #[n(6)]
+    Terminal,
+    #[n(7)]
+    X11,
+    /// Any other request, refused.
+    #[n(8)]
+    Other,
+}
+
+impl ChannelKind {
+    /// The word for logs and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Shell => "shell",
+            Self::Exec => "exec",
+            Self::Sftp => "sftp",
+            Self::Forward => "forward",
+            Self::Reverse => "reverse",
+            Self::Agent => "agent",
+            Self::Terminal => "terminal",
+            Self::X11 => "x11",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// One event, in the order it happened.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub enum WorkerEvent {
+    /// The worker runs as the login user. `uid` is 0 for any name of uid 0.
+    #[n(0)]
+    Started {
+        #[n(0)]
+        login: String,
+        #[n(1)]
+        uid: u32,
+        #[n(2)]
+        pid: u32,
+    },
+    /// A certificate was verified: this user holds the session from now on.
+    #[n(1)]
+    Authenticated {
+        #[n(0)]
+        user: String,
+        /// `SHA256:…` of the key that signed.
+        #[n(1)]
+        fingerprint: String,
+        #[n(2)]
+        key_id: String,
+        #[n(3)]
+        serial: u64,
+    },
+    /// The session, or one attempt to authenticate, was refused: one line with
+    /// cause and remedy, fit to be shown to the engineer.
+    #[n(2)]
+    Refused {
+        #[n(0)]
+        reason: String,
+    },
+    /// The gate let something through.
+    #[n(3)]
+    ChannelOpened {
+        #[n(0)]
+        channel: u32,
+        #[n(1)]
+        kind: Option<ChannelKind>,
+        /// Command, target or socket; empty for a shell.
+        #[n(2)]
+        detail: String,
+    },
+    /// The gate refused something.
+    #[n(4)]
+    ChannelRefused {
+        #[n(0)]
+        channel: u32,
+        #[n(1)]
+        kind: Option<ChannelKind>,
+        #[n(2)]
+        detail: String,
+        #[n(3)]
+        reason: String,
+    },
+    /// An admitted channel is over.
+    #[n(5)]
+    ChannelClosed {
+        #[n(0)]
+        channel: u32,
+        #[n(1)]
+        kind: Option<ChannelKind>,
+        #[n(2)]
+        detail: String,
+        /// Exit status of a program that ended by itself.
+        #[n(3)]
+        exit: Option<i32>,
+        /// Name of the signal that ended it, without `SIG`.
+        #[n(4)]
+        signal: Option<String>,
+        /// Bytes from the client.
+        #[n(5)]
+        bytes_in: u64,
+        /// Bytes to the client.
+        #[n(6)]
+        bytes_out: u64,
+    },
+    /// A terminal was opened: what utmp and wtmp want to know.
+    #[n(6)]
+    PtyOpened {
+        #[n(0)]
+        channel: u32,
+        /// Path of the terminal, such as `/dev/pts/3`.
+        #[n(1)]
+        tty: String,
+        #[n(2)]
+        pid: u32,
+    },
+    #[n(7)]
+    PtyClosed {
+        #[n(0)]
+        channel: u32,
+        #[n(1)]
+        tty: String,
+        #[n(2)]
+        pid: u32,
+    },
+    /// The last event of a session.
+    #[n(8)]
+    Ended {
+        #[n(0)]
+        reason: String,
+    },
+}
+
+/// Longest text of an event; longer ones are cut with `…`, so that no command
+/// line of the peer makes a frame too long.
+const TEXT_MAX: usize = 4096;
+
+/// `text` cut to what an event may carry.
+pub(crate) fn bounded(text: &str) -> String {
+    if text.len() <= TEXT_MAX {
+        return text.to_owned();
+    }
+    let mut cut: String = text
+        .char_indices()
+        .take_while(|(at, c)| at + c.len_utf8() <= TEXT_MAX)
+        .map(|(_, c)| c)
+        .collect();
+    cut.push('…');
+    cut
+}
+
+#[derive(Encode, Decode)]
+#[cbor(map)]
+struct Frame {
+    #[n(0)]
+    event: Option<WorkerEvent>,
+}
+
+impl WorkerEvent {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let frame = Frame { event: Some(self.clone()) };
+        minicbor::to_vec(&frame).unwrap_or_else(|never: minicbor::encode::Error<_>| {
+            // A Vec takes every byte; the error type is not inhabited.
+            tracing::error!(%never, "an event could not be encoded");
+            Vec::new()
+        })
+    }
+
+    /// `Ok(None)` for an event of a later version.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, minicbor::decode::Error> {
+        Ok(minicbor::decode::<Frame>(bytes)?.event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn events_survive_the_wire() {
+        let closed = WorkerEvent::ChannelClosed {
+            channel: 3,
+            kind: Some(ChannelKind::Exec),
+            detail: "true".into(),
+            exit: Some(7),
+            signal: None,
+            bytes_in: 1,
+            bytes_out: 2,
+        };
+        assert_eq!(WorkerEvent::decode(&closed.encode()).unwrap(), Some(closed));
+    }
+
+    #[test]
+    fn an_event_of_a_later_version_is_skipped() {
+        // {0: {99: {}}}: the map encoding of an enum variant numbered 99.
+        let known = WorkerEvent::Ended { reason: "x".into() }.encode();
+        let mut unknown = known.clone();
+        let variant = unknown.iter().position(|byte| *byte == 8).unwrap();
+        unknown.splice(variant..=variant, [0x18, 99]);
+        assert_eq!(WorkerEvent::decode(&unknown).unwrap(), None);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_at_a_character() {
+        let cut = bounded(&"é".repeat(TEXT_MAX));
+        assert!(cut.len() <= TEXT_MAX + '…'.len_utf8() && cut.ends_with('…'));
+    }
+}

@@ -1,0 +1,102 @@
+//! Every bound of a session in one place, each with its reason.
+
+use std::time::Duration;
+
+/// Largest control frame. An order carries two keys and a certificate (under
+/// 8 KiB together); the rest is room for the environment.
+pub const CONTROL_FRAME_MAX: usize = 64 * 1024;
+
+/// Time a worker waits for its order. The supervisor writes it at once.
+pub const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From the first byte to a verified certificate. Longer than a hardware key's
+/// touch and five round trips of a bad satellite link.
+pub const LOGIN_GRACE: Duration = Duration::from_secs(60);
+
+/// Failed authentication requests before the connection is closed. OpenSSH's
+/// own default: an ssh-agent with several keys tries them in turn.
+pub const AUTH_ATTEMPTS_MAX: usize = 6;
+
+/// Channels open at once. VS Code uses about ten, Ansible with ControlMaster
+/// fewer; a browser behind `-D` opens some dozens.
+pub const CHANNELS_MAX: usize = 64;
+
+/// Channels over the life of one SSH connection. The SSH library keeps about
+/// 4 KiB for a channel the server closed first, so this bounds it to 64 MiB;
+/// whoever reaches it opens a new connection.
+pub const CHANNELS_TOTAL_MAX: u32 = 16_384;
+
+/// Environment variables a client may set in one channel, and their bytes.
+pub const ENV_COUNT_MAX: usize = 64;
+/// See [`ENV_COUNT_MAX`]. OpenSSH clients send well under 1 KiB.
+pub const ENV_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest command line of an `exec`: below the kernel's limit for one
+/// argument (`MAX_ARG_STRLEN`, 128 KiB), so a longer one is refused by us with
+/// a reason and not by `execve` without.
+pub const COMMAND_MAX: usize = 127 * 1024;
+
+/// Longest terminal name, as terminfo's own limit.
+pub const TERM_MAX: usize = 128;
+
+/// Largest terminal side in cells and in pixels: the kernel's type is 16 bits,
+/// and a program that allocates rows × columns must survive what we tell it.
+pub const WINDOW_CELLS_MAX: u32 = 4_096;
+
+/// Least time between two window sizes told to a program: a client that resizes
+/// a million times a second costs it one SIGWINCH in this time.
+pub const RESIZE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The receive window of a channel: twice the bandwidth-delay product of
+/// 100 Mbit/s × 200 ms (2.5 MB), because the SSH library refills at half, and
+/// half must still cover the path. It costs no memory by itself: what arrives
+/// goes to the channel's own queue at once.
+pub const WINDOW: u32 = 6 * 1024 * 1024;
+
+/// Largest packet we accept, announced to the client. OpenSSH sends at most
+/// 32 KiB in one; a larger announcement changes nothing for it.
+pub const PACKET_MAX: u32 = 64 * 1024;
+
+/// Bytes of one channel's input kept in memory before they spill to a file.
+pub const QUEUE_MEMORY_MAX: usize = 1024 * 1024;
+
+/// Largest spill of one channel; also at most a tenth of the file system's
+/// free space.
+pub const SPILL_MAX: u64 = 1024 * 1024 * 1024;
+
+/// How long a full spill may hold up the connection before its channel is
+/// closed with a reason.
+pub const SPILL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Messages waiting between channels and the SSH library. At 32 KiB each this
+/// is the batch that is encrypted at once: half a MiB.
+pub const SSH_EVENTS: usize = 16;
+
+/// One read from a pipe, socket or terminal.
+pub const COPY_CHUNK: usize = 64 * 1024;
+
+/// Pipe size asked of the kernel (the limit for a plain user).
+pub const PIPE_SIZE: usize = 1024 * 1024;
+
+/// Socket buffers asked for on the session's own socket.
+pub const SOCKET_BUFFER: usize = 512 * 1024;
+
+/// Events waiting for the supervisor. A full queue holds the session: evidence
+/// comes before action.
+pub const EVENTS: usize = 64;
+
+/// Time to connect to a forward's target, over all its addresses.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Listeners one session may have for remote forwards.
+pub const LISTENERS_MAX: usize = 16;
+
+/// Terminal output read after the program ended, when something still holds
+/// the terminal open.
+pub const PTY_DRAIN: Duration = Duration::from_millis(500);
+
+/// Time for the last packets (exit status, reason) to leave when a session ends.
+pub const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Largest message of the day shown.
+pub const MOTD_MAX: u64 = 64 * 1024;

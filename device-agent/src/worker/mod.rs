@@ -1,0 +1,46 @@
+//! A session worker: one process that serves one SSH connection.
+//!
+//! The supervisor starts a worker for every session, hands it one
+//! [`WorkerOrder`] and from then on only copies bytes. The worker becomes the
+//! login user before it reads the first byte of SSH, so no code that parses
+//! what a peer sends ever runs with the supervisor's rights; a fault in one
+//! session harms no other.
+//!
+//! The law of this room:
+//! - nothing is admitted but through [`gate`], and a gate exists only for a
+//!   verified certificate;
+//! - the kernel enforces what the login user may do, our code does not imitate it;
+//! - everything the peer can make us keep is bounded ([`limits`]).
+//!
+//! What it is not: it verifies no grant (the supervisor did, before it made the
+//! order), it knows no relay and no carrier, it links no PAM. A site that needs
+//! PAM session modules has to keep them out of the accounts it grants.
+//!
+//! Descriptors of a worker process: 0 is the session's bytes, 1 the control
+//! socket (order in, events out), 2 the log.
+
+pub mod account;
+mod clock;
+mod control;
+mod event;
+mod exec_helper;
+pub mod gate;
+pub mod limits;
+mod order;
+mod privilege;
+mod process;
+mod pty;
+mod run;
+mod sftp;
+mod spawn;
+mod ssh;
+mod stdio;
+mod sys;
+mod wire;
+
+pub use event::{ChannelKind, WorkerEvent};
+pub use exec_helper::{ExecHelperArgs, exec_helper};
+pub use order::{OrderError, WorkerOrder};
+pub use run::{WorkerArgs, init_log, main};
+pub use stdio::StdioArgs;
+pub use spawn::{SpawnError, Worker, spawn};

@@ -1,0 +1,192 @@
+//! The SSH server of a session: the only room that knows the SSH library.
+//!
+//! One connection, from its first byte to its last. The library runs the
+//! protocol in one task; every channel that does something is a task of its
+//! own in [`Shared::tasks`], which ends with the session.
+
+mod auth;
+mod cert;
+mod channel;
+mod config;
+mod environment;
+mod forward;
+mod handler;
+mod pump;
+mod queue;
+mod registry;
+mod relay;
+mod reverse;
+mod spill;
+mod target;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use russh::keys::ssh_key::PublicKey;
+use russh::keys::{Certificate, PrivateKey};
+use russh::server::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use uuid::Uuid;
+
+pub(super) use cert::{Rights, shown};
+
+use self::handler::Handler;
+use self::registry::Registry;
+use super::account::Account;
+use super::clock;
+use super::gate::{Actions, Events};
+use super::limits::{FAREWELL, LOGIN_GRACE};
+use super::wire::Wire;
+
+/// What a session is held to.
+pub(super) struct Terms {
+    pub(super) session: Uuid,
+    pub(super) user: String,
+    pub(super) login: String,
+    pub(super) actions: Actions,
+    pub(super) authorities: Vec<PublicKey>,
+    /// Keys that need no certificate: of the standard-input mode alone.
+    pub(super) plain_keys: Vec<PublicKey>,
+    /// Unix seconds by the relay's clock.
+    pub(super) expires_at: Option<i64>,
+    pub(super) env: Vec<(String, String)>,
+}
+
+/// What the handler and the channels' tasks share.
+struct Shared {
+    terms: Terms,
+    account: Account,
+    events: Events,
+    registry: Registry,
+    tasks: Mutex<JoinSet<()>>,
+    handle: OnceLock<Handle>,
+    authenticated: AtomicBool,
+}
+
+impl Shared {
+    /// Starts a channel's task. It is aborted when the session is over.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(ended) = tasks.try_join_next() {
+            report(ended);
+        }
+        tasks.spawn(task);
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a channel's task failed");
+    }
+}
+
+/// Serves one connection; says why it ended.
+pub(super) async fn serve(
+    wire: Wire,
+    terms: Terms,
+    account: Account,
+    host: (PrivateKey, Option<Certificate>),
+    events: Events,
+) -> String {
+    let shared = Arc::new(Shared {
+        terms,
+        account,
+        events,
+        registry: Registry::default(),
+        tasks: Mutex::default(),
+        handle: OnceLock::new(),
+        authenticated: AtomicBool::new(false),
+    });
+    let config = config::server(host.0, host.1);
+    let greeting = russh::server::run_stream(config, wire, Handler::new(shared.clone()));
+    let running = match timeout(LOGIN_GRACE, greeting).await {
+        Ok(Ok(running)) => running,
+        Ok(Err(error)) => return format!("no SSH client: {error}"),
+        Err(_) => return "no SSH client spoke in time".to_owned(),
+    };
+    let handle = running.handle();
+    // Nothing has run between this and the session's own task.
+    drop(shared.handle.set(handle.clone()));
+
+    tokio::pin!(running);
+    let reason = tokio::select! {
+        ended = &mut running => match ended {
+            Ok(()) => "the client closed the connection".to_owned(),
+            Err(error) => format!("the connection failed: {error}"),
+        },
+        signal = terminated() => format!("the worker was told to stop by {signal}"),
+        () = unauthenticated(&shared) => "nobody authenticated in time".to_owned(),
+        () = expiry(&shared.terms) => {
+            let reason = "the session's time is over: ask for a new grant";
+            let farewell = async {
+                let sent = handle
+                    .disconnect(russh::Disconnect::ByApplication, format!("belay: {reason}"), String::new())
+                    .await;
+                if sent.is_ok() {
+                    drop(running.await);
+                }
+            };
+            if timeout(FAREWELL, farewell).await.is_err() {
+                tracing::debug!("the client did not take its leave in time");
+            }
+            reason.to_owned()
+        }
+    };
+    finish(&shared).await;
+    reason
+}
+
+/// Lets programs take in what the client still sent them, then ends all tasks.
+async fn finish(shared: &Shared) {
+    shared.registry.close_all();
+    let mut tasks = std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+    let drained = timeout(FAREWELL, async {
+        while let Some(ended) = tasks.join_next().await {
+            report(ended);
+        }
+    });
+    if drained.await.is_err() {
+        tracing::debug!(left = tasks.len(), "channels cut at the end of the session");
+    }
+    tasks.shutdown().await;
+}
+
+/// A worker that is told to stop still closes its terminals and sockets. ssh
+/// ends its `ProxyCommand` by SIGHUP.
+async fn terminated() -> &'static str {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::hangup()), signal(SignalKind::interrupt()));
+    let (Ok(mut term), Ok(mut hup), Ok(mut int)) = signals else {
+        tracing::warn!("signals cannot be watched");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = hup.recv() => "SIGHUP",
+        _ = int.recv() => "SIGINT",
+    }
+}
+
+async fn unauthenticated(shared: &Shared) {
+    sleep(LOGIN_GRACE).await;
+    if shared.authenticated.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Sleeps until the session's end by the wall clock, asked again every minute:
+/// the clock may be set meanwhile.
+async fn expiry(terms: &Terms) {
+    let Some(end) = terms.expires_at else { return std::future::pending().await };
+    loop {
+        let left = u64::try_from(end.saturating_sub(clock::unix_now())).unwrap_or(0);
+        if left == 0 {
+            return;
+        }
+        sleep(Duration::from_secs(left.min(60))).await;
+    }
+}

@@ -1,0 +1,84 @@
+//! Moving bytes between a channel and a descriptor.
+//!
+//! Outward the library's window holds us back; inward the channel's
+//! [`Queue`] does. Both copy in large pieces and never block the thread.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use bytes::Bytes;
+use russh::ChannelWriteHalf;
+use russh::server::Msg;
+use tokio::io::unix::AsyncFd;
+
+use super::queue::Queue;
+use crate::worker::gate::Admitted;
+use crate::worker::limits::COPY_CHUNK;
+
+/// RFC 4254, section 5.2: `SSH_EXTENDED_DATA_STDERR`.
+pub(super) const STDERR: u32 = 1;
+
+/// From the client's queue into `sink`, until the client ends or the sink
+/// breaks; a broken sink abandons the queue.
+pub(super) async fn inward(queue: &Queue, sink: &AsyncFd<OwnedFd>, admitted: &Admitted) {
+    while queue.ready().await {
+        let written = match sink.writable().await {
+            Ok(mut guard) => guard.try_io(|fd| {
+                queue.consume(|bytes| Ok(rustix::io::write(fd.get_ref(), bytes)?))
+            }),
+            Err(error) => Ok(Err(error)),
+        };
+        match written {
+            Ok(Ok(bytes)) => admitted.received(bytes as u64),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the program reads no more");
+                queue.abandon();
+                return;
+            }
+            Err(_would_block) => {}
+        }
+    }
+}
+
+/// From `source` to the client, until it ends (a terminal ends with `EIO`) or
+/// the channel is gone.
+pub(super) async fn outward(
+    source: &AsyncFd<OwnedFd>,
+    client: &ChannelWriteHalf<Msg>,
+    extended: Option<u32>,
+    admitted: &Admitted,
+) {
+    let mut buffer = vec![0; COPY_CHUNK];
+    loop {
+        let Some(read) = read_some(source, &mut buffer).await else { return };
+        admitted.sending();
+        let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
+        let sent = match extended {
+            None => client.data_bytes(bytes).await,
+            Some(code) => client.extended_data_bytes(code, bytes).await,
+        };
+        if sent.is_err() {
+            return;
+        }
+        admitted.sent(read as u64);
+    }
+}
+
+async fn read_some(source: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<usize> {
+    loop {
+        let mut guard = source.readable().await.ok()?;
+        match guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *buffer)?)) {
+            Ok(Ok(0)) => return None,
+            Ok(Ok(read)) => return Some(read),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => {
+                if error.raw_os_error() != Some(libc::EIO) {
+                    tracing::debug!(%error, "reading a program's output failed");
+                }
+                return None;
+            }
+            Err(_would_block) => {}
+        }
+    }
+}

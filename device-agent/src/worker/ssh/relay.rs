@@ -1,0 +1,57 @@
+//! A channel joined to a socket: what all forwards have in common.
+
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+
+use russh::ChannelWriteHalf;
+use russh::server::Msg;
+use rustix::net::Shutdown;
+use tokio::io::Interest;
+
+use super::pump::{inward, outward};
+use super::registry::Entry;
+use crate::worker::gate::Admitted;
+use crate::worker::sys;
+
+/// Copies both ways until both have ended; each end of file is passed on.
+pub(super) async fn relay(
+    socket: OwnedFd,
+    client: &ChannelWriteHalf<Msg>,
+    entry: &Entry,
+    leave: &Admitted,
+) -> std::io::Result<()> {
+    let socket = sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?;
+    let mut input = pin!(async {
+        inward(&entry.queue, &socket, leave).await;
+        // The other side may have closed already.
+        if let Err(error) = rustix::net::shutdown(socket.get_ref(), Shutdown::Write) {
+            tracing::trace!(%error, "a forward's target is gone");
+        }
+    });
+    let mut output = pin!(async {
+        outward(&socket, client, None, leave).await;
+        client.eof().await
+    });
+    let (mut input_done, mut output_done) = (false, false);
+    while !(input_done && output_done) {
+        tokio::select! {
+            () = &mut input, if !input_done => input_done = true,
+            sent = &mut output, if !output_done => {
+                output_done = true;
+                if sent.is_err() {
+                    break;
+                }
+            }
+            () = entry.closed.cancelled() => {
+                if !input_done {
+                    input.await;
+                }
+                return Ok(());
+            }
+        }
+    }
+    if client.close().await.is_err() {
+        tracing::debug!("the connection ended before its forward");
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! The HTTPS interface's bodies, frozen. Client and relay are upgraded at different times: what
+//! one of them wrote in the first release, the other still reads.
+
+use std::path::Path;
+
+use belay_proto::api;
+use belay_proto::policy::Role;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+fn frozen(name: &str) -> Value {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1/api").join(name.to_owned() + ".json");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn with_unknown(value: &Value) -> Value {
+    let mut value = value.clone();
+    value.as_object_mut().unwrap().insert("not_yet_invented".into(), Value::Bool(true));
+    value
+}
+
+fn read<T: DeserializeOwned + Serialize>(name: &str) -> Value {
+    let value = frozen(name);
+    let read: T = serde_json::from_value(value.clone()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(serde_json::to_value(read).unwrap(), value, "{name} is written differently now");
+    value
+}
+
+/// A request: an unknown field is refused, so that a misspelt restriction never passes silently.
+fn request<T: DeserializeOwned + Serialize>(name: &str) {
+    let value = read::<T>(name);
+    assert!(serde_json::from_value::<T>(with_unknown(&value)).is_err(), "{name} takes anything");
+}
+
+/// An answer: an unknown field is a newer relay's, and ignored.
+fn answer<T: DeserializeOwned + Serialize>(name: &str) {
+    let value = read::<T>(name);
+    let again: T = serde_json::from_value(with_unknown(&value))
+        .unwrap_or_else(|e| panic!("{name} of a newer relay: {e}"));
+    assert_eq!(serde_json::to_value(again).unwrap(), value);
+}
+
+#[test]
+fn requests_of_the_first_release_are_read_strictly() {
+    request::<api::EnrolRequest>("enrol-request");
+    request::<api::LoginRequest>("login-request-code");
+    request::<api::LoginRequest>("login-request-password");
+    request::<api::DeviceChange>("device-change");
+    request::<api::TokenRequest>("token-request");
+    request::<api::UserRequest>("user-request");
+    request::<api::UserChange>("user-change");
+}
+
+#[test]
+fn answers_of_the_first_release_are_read_and_newer_ones_too() {
+    answer::<api::ApiError>("error");
+    answer::<api::EnrolAnswer>("enrol-answer");
+    answer::<api::LoginAnswer>("login-answer");
+    answer::<api::WhoAmI>("whoami");
+    answer::<api::Device>("device");
+    answer::<api::TokenAnswer>("token-answer");
+    answer::<api::UserAnswer>("user-answer");
+    answer::<api::User>("user");
+    answer::<api::UserChanged>("user-changed");
+}
+
+#[test]
+fn every_path_is_the_one_of_the_first_release() {
+    use api::path::{DEVICE, DEVICES, ENROL, LOGIN, TOKENS, USER, USERS, WHOAMI};
+    assert_eq!(
+        [ENROL, LOGIN, WHOAMI, DEVICES, DEVICE, TOKENS, USERS, USER],
+        [
+            "/v1/enrol",
+            "/v1/login",
+            "/v1/whoami",
+            "/v1/devices",
+            "/v1/devices/{device}",
+            "/v1/tokens",
+            "/v1/users",
+            "/v1/users/{user}"
+        ]
+    );
+}
+
+/// A role that is misspelt, or of a later version, must never be read as a wider one.
+#[test]
+fn a_role_with_anything_unknown_is_refused() {
+    for text in [
+        r#"{"role":"auditor"}"#,
+        r#"{"role":"engineer","selector":{"site":"oslo"}}"#,
+        r#"{"role":"engineer","selector":{"site":"oslo"},"logins":["root"],"hours":"9-17"}"#,
+        r#"{"role":"engineer","selector":{"Site":"oslo"},"logins":["root"]}"#,
+        r#"{"role":"engineer","selector":"site=oslo","logins":["root"]}"#,
+        r#"{}"#,
+    ] {
+        assert!(serde_json::from_str::<Role>(text).is_err(), "{text}");
+    }
+    assert!(
+        serde_json::from_str::<Role>(r#"{"role":"administrator","until":5}"#).is_err(),
+        "an administrator until some time is not an administrator for ever"
+    );
+}
+
+#[test]
+fn secrets_do_not_show_in_debug_output() {
+    for name in ["login-request-code", "login-request-password"] {
+        let request: api::LoginRequest = serde_json::from_value(frozen(name)).unwrap();
+        let shown = format!("{request:?}");
+        assert!(shown.contains("***") && !shown.contains("correct horse"), "{shown}");
+    }
+}

@@ -1,0 +1,207 @@
+//! One fixed value of every message that travels, with every field set, and the sparse forms that
+//! matter. Their bytes are frozen in `golden/v1/`: never change one, add a new one.
+
+use belay_proto::grant::{Grant, SignedGrant};
+use belay_proto::ids::{DeviceId, Epoch, SessionId, UserId};
+use belay_proto::refusal::{Code, Refused};
+use belay_proto::time::UnixTime;
+use belay_proto::wire::control::{
+    Control, Ended, Hello, HelloAnswer, Renamed, Renew, Renewed, Trust, Welcome,
+};
+use belay_proto::wire::frame::{LENGTH_BYTES, decode_payload, encode_frame};
+use belay_proto::wire::open::{
+    Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, kind,
+};
+use minicbor::{Decode, Encode};
+use uuid::Uuid;
+
+/// A message and what must stay true of its bytes.
+pub(crate) struct Sample {
+    /// Its file, without `.hex`.
+    pub(crate) file: &'static str,
+    /// One line about it.
+    pub(crate) what: &'static str,
+    /// The fuzz target that reads such messages.
+    pub(crate) target: &'static str,
+    /// What today's encoder makes of it: the payload, without its length.
+    pub(crate) encoded: Vec<u8>,
+    /// Today's decoder on the frozen bytes; the error says how they differ.
+    pub(crate) reads: Box<dyn Fn(&[u8]) -> Result<(), String>>,
+}
+
+fn sample<M>(file: &'static str, target: &'static str, what: &'static str, value: M) -> Sample
+where
+    M: Encode<()> + for<'b> Decode<'b, ()> + PartialEq + std::fmt::Debug + 'static,
+{
+    let encoded = encode_frame(&value).unwrap()[LENGTH_BYTES..].to_vec();
+    let reads = move |bytes: &[u8]| match decode_payload::<M>(bytes) {
+        Ok(read) if read == value => Ok(()),
+        Ok(read) => Err(format!("reads as {read:?}, not {value:?}")),
+        Err(error) => Err(format!("cannot be read: {error} ({error:?})")),
+    };
+    Sample { file, what, target, encoded, reads: Box::new(reads) }
+}
+
+pub(crate) const DEVICE: DeviceId =
+    DeviceId::from_uuid(Uuid::from_u128(0x0197_a3c2_7a30_7cc1_9d0e_3f2a_1b4c_5d6e));
+const SESSION: SessionId =
+    SessionId::from_uuid(Uuid::from_u128(0x0197_a3c2_8b41_7dd2_8e1f_4a3b_2c5d_6e7f));
+const USER: UserId =
+    UserId::from_uuid(Uuid::from_u128(0x0197_a3c2_9c52_7ee3_9f20_5b4c_3d6e_7f80));
+
+const SSH_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f ca";
+const SSH_CERTIFICATE: &str = "ssh-ed25519-cert-v01@openssh.com AAAAIHNzaC1lZDI1NTE5 pump-17";
+
+fn refused() -> Refused {
+    Refused::new(Code::Offline, "pump-17 is offline since 09:12", "wait, or ask its owner")
+}
+
+fn trust() -> Trust {
+    Trust {
+        ssh_user_cas: Some(vec![SSH_KEY.into()]),
+        grant_keys: Some(vec![vec![0x5a; 32].into(), vec![0xa5; 32].into()]),
+    }
+}
+
+pub(crate) fn grant() -> Grant {
+    Grant {
+        version: 1,
+        session: SESSION,
+        device: DEVICE,
+        user: USER,
+        user_name: "anna.berg@example.com".parse().unwrap(),
+        login: "root".parse().unwrap(),
+        kind: kind::SSH.into(),
+        actions: ["shell", "exec", "sftp", "forward"].map(Into::into).to_vec(),
+        issued: UnixTime(1_795_348_800),
+        open_by: UnixTime(1_795_348_860),
+        ends: UnixTime(1_795_392_000),
+        obligations: None,
+    }
+}
+
+pub(crate) fn signed_grant() -> SignedGrant {
+    SignedGrant {
+        grant: minicbor::to_vec(grant()).unwrap().into(),
+        signature: (0..64).collect::<Vec<u8>>().into(),
+    }
+}
+
+/// All of them, in the order a line sees them.
+pub(crate) fn all() -> Vec<Sample> {
+    [handshake(), control(), opening()].into_iter().flatten().collect()
+}
+
+fn handshake() -> Vec<Sample> {
+    let hello = Hello {
+        newest: Some(1),
+        oldest: Some(1),
+        clock: Some(UnixTime(1_795_348_800)),
+        software: Some("belay-agent/0.1.0".into()),
+        hostname: Some("pump-17.oslo.example".into()),
+        platform: Some("linux/aarch64".into()),
+        capabilities: Some(vec!["resume".into()]),
+        name: Some("pump-17".into()),
+    };
+    let welcome = Welcome {
+        version: 1,
+        clock: UnixTime(1_795_348_801),
+        epoch: Some(Epoch(3)),
+        probe_seconds: Some(25),
+        renew_only: Some(false),
+        trust: Some(trust()),
+        capabilities: Some(vec!["resume".into()]),
+    };
+    let short = Welcome {
+        epoch: None,
+        probe_seconds: None,
+        renew_only: None,
+        trust: None,
+        capabilities: None,
+        ..welcome.clone()
+    };
+    let answer = |welcome, refused| HelloAnswer { welcome, refused };
+    let t = "frame_control";
+    vec![
+        sample("hello", t, "Hello of a device, every field", hello),
+        sample("hello-empty", t, "Hello with nothing in it: version 0", Hello::default()),
+        sample("welcome", t, "HelloAnswer: a Welcome, every field", answer(Some(welcome), None)),
+        sample("welcome-short", t, "HelloAnswer: a client's Welcome", answer(Some(short), None)),
+        sample("hello-refused", t, "HelloAnswer: Refused", answer(None, Some(refused()))),
+    ]
+}
+
+fn control() -> Vec<Sample> {
+    let t = "frame_control";
+    let none = Control::default;
+    let renew = Renew { csr: vec![0x30, 0x03, 1, 2, 3].into(), ssh_host_key: Some(SSH_KEY.into()) };
+    let renewed = Renewed {
+        device: DEVICE,
+        certificate: vec![0x30, 0x02, 5, 0].into(),
+        ssh_host_certificate: Some(SSH_CERTIFICATE.into()),
+    };
+    let renamed = Renamed {
+        name: "pump-18".parse().unwrap(),
+        ssh_host_certificate: SSH_CERTIFICATE.into(),
+    };
+    let goodbye = Refused::new(Code::Draining, "the relay is shutting down", "");
+    let ended = Ended { session: SESSION, reason: Refused::new(Code::UserDisabled, "", "") };
+    vec![
+        sample("ping", t, "Control: ping", Control { ping: Some(7), ..none() }),
+        sample("pong", t, "Control: pong of the largest number", Control {
+            pong: Some(u64::MAX),
+            ..none()
+        }),
+        sample("renew", t, "Control: Renew", Control { renew: Some(renew), ..none() }),
+        sample("renewed", t, "Control: Renewed", Control { renewed: Some(renewed), ..none() }),
+        sample("goodbye", t, "Control: goodbye", Control { goodbye: Some(goodbye), ..none() }),
+        sample("trust", t, "Control: Trust", Control { trust: Some(trust()), ..none() }),
+        sample("ended", t, "Control: Ended, a refusal of a bare code", Control {
+            ended: Some(ended),
+            ..none()
+        }),
+        sample("renamed", t, "Control: Renamed", Control { renamed: Some(renamed), ..none() }),
+    ]
+}
+
+fn opening() -> Vec<Sample> {
+    let t = "open_grant";
+    let open = Open {
+        device: Some("pump-17".into()),
+        kind: Some(kind::SSH.into()),
+        login: Some("root".parse().unwrap()),
+    };
+    let signed = minicbor::to_vec(signed_grant()).unwrap();
+    let opened = Opened {
+        session: SESSION,
+        device: DEVICE,
+        device_name: Some("pump-17".into()),
+        grant: Some(signed.clone().into()),
+    };
+    let obliged = Grant { obligations: Some(vec!["record".into()]), ..grant() };
+    let (no, yes) = (Some(refused()), Some(Accepted {}));
+    vec![
+        sample("open", t, "Open", open),
+        sample("opened", t, "OpenAnswer: Opened", OpenAnswer {
+            opened: Some(opened),
+            refused: None,
+        }),
+        sample("open-refused", t, "OpenAnswer: Refused", OpenAnswer {
+            opened: None,
+            refused: no.clone(),
+        }),
+        sample("grant", t, "Grant: what is signed, its domain string not in it", grant()),
+        sample("grant-obliged", t, "Grant with an obligation", obliged),
+        sample("signed-grant", t, "SignedGrant", signed_grant()),
+        sample("deliver", t, "Deliver", Deliver { grant: signed.into() }),
+        sample("accepted", t, "DeliverAnswer: Accepted", DeliverAnswer {
+            accepted: yes,
+            refused: None,
+        }),
+        sample("deliver-refused", t, "DeliverAnswer: Refused", DeliverAnswer {
+            accepted: None,
+            refused: no,
+        }),
+    ]
+}

@@ -1,0 +1,342 @@
+//! `DATA/relay.toml`: read strictly, checked whole, before anything is bound.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use belay_tunnel::address::RelayAddress;
+use serde::Deserialize;
+
+use crate::rate::Allowance;
+
+/// The configuration's file in the data directory.
+pub const FILE: &str = "relay.toml";
+
+/// Longest configuration read, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// The configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No such file: no `init` was run here, or it did not finish.
+    #[error("there is no {0}; run: belay-relay init --data DIR --name relay.example.com")]
+    Missing(PathBuf),
+    /// The file cannot be read.
+    #[error("cannot read {0}")]
+    Read(PathBuf, #[source] std::io::Error),
+    /// The file is not what it should be.
+    #[error("{file}, line {line}: {message}")]
+    Syntax {
+        /// The file.
+        file: PathBuf,
+        /// Counted from one.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A value is out of its range.
+    #[error("{file}: {setting} is {got}; it must be {rule}")]
+    Value {
+        /// The file.
+        file: PathBuf,
+        /// Which.
+        setting: &'static str,
+        /// What it is.
+        got: String,
+        /// What it may be.
+        rule: &'static str,
+    },
+}
+
+/// Checked settings of one relay.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where devices and people reach it; its host is the name in its certificate.
+    pub address: RelayAddress,
+    /// Where it listens: UDP for QUIC, TCP for HTTPS.
+    pub listen: SocketAddr,
+    /// How long a stop waits for what is running.
+    pub drain: Duration,
+    /// The QUIC side's bounds.
+    pub quic: Quic,
+    /// Sessions at once.
+    pub sessions: Sessions,
+    /// The HTTPS side's bounds.
+    pub https: Https,
+    /// Allowances of enrolment.
+    pub enrol: Attempts,
+    /// Allowances of login.
+    pub login: Login,
+}
+
+/// Bounds of the QUIC listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quic {
+    /// Connections not yet admitted.
+    pub strangers: usize,
+    /// Of one source.
+    pub strangers_per_source: usize,
+    /// Above this many, addresses are validated first.
+    pub retry_above: usize,
+}
+
+/// Bounds of sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sessions {
+    /// To one device.
+    pub per_device: u32,
+    /// By one person.
+    pub per_user: u32,
+}
+
+/// Bounds of the HTTPS listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Https {
+    /// Connections at once.
+    pub connections: usize,
+    /// Of one source.
+    pub connections_per_source: usize,
+    /// TLS handshakes at once.
+    pub handshakes: usize,
+}
+
+/// Attempts of those who have no certificate yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempts {
+    /// Of one source.
+    pub per_source: Allowance,
+    /// Of all.
+    pub total: Allowance,
+}
+
+/// Attempts to log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Login {
+    /// By source and in total.
+    pub attempts: Attempts,
+    /// With one name, from sources that name has not logged in from lately.
+    pub per_user: Allowance,
+}
+
+macro_rules! settings {
+    ($($(#[doc = $doc:literal])* $key:ident : $default:literal in $range:expr,)*) => {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct File {
+            address: String,
+            listen: String,
+            $(#[serde(default)] $key: Option<u32>,)*
+        }
+
+        impl File {
+            /// Each number in its range, or its default.
+            fn numbers(&self, file: &Path) -> Result<Numbers, ConfigError> {
+                Ok(Numbers { $($key: {
+                    let value = self.$key.unwrap_or($default);
+                    if !$range.contains(&value) {
+                        return Err(ConfigError::Value {
+                            file: file.to_owned(),
+                            setting: stringify!($key),
+                            got: value.to_string(),
+                            rule: concat!("within ", stringify!($range)),
+                        });
+                    }
+                    value
+                },)* })
+            }
+        }
+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        struct Numbers { $($key: u32,)* }
+
+        /// The file that `init` writes: every setting with its meaning and its default.
+        pub fn template(address: &RelayAddress, listen: SocketAddr) -> String {
+            let mut text = format!(
+                "# Belay's relay. Every setting; those behind '#' have the value shown.\n\
+                 # A setting that is not known, or out of range, stops the relay from starting.\n\n\
+                 # Where devices and people reach the relay. The host is the name in its certificate\n\
+                 # and in every token: changing it cuts off whoever enrolled with the old one.\n\
+                 address = \"{address}\"\n\n\
+                 # Where it listens: UDP for QUIC, TCP for HTTPS, the same port.\n\
+                 listen = \"{listen}\"\n"
+            );
+            $(
+                text.push_str(concat!("\n", $("#", $doc, "\n",)*));
+                text.push_str(&format!("# {} = {}\n", stringify!($key), $default));
+            )*
+            text
+        }
+
+        #[cfg(test)]
+        const KEYS: &[&str] = &[$(stringify!($key),)*];
+    };
+}
+
+settings! {
+    /// Seconds a stop waits for running sessions and requests. Longer delays an upgrade.
+    drain_seconds: 10 in (0..=3600),
+    /// QUIC connections at once that have not said who they are; each takes about 40 KiB.
+    /// Too few, and a fleet that comes back at once waits; too many, and strangers take memory.
+    quic_strangers: 384 in (8..=65_536),
+    /// Of those, from one IPv4 address or IPv6 /64. A whole site may sit behind one address.
+    quic_strangers_per_source: 192 in (1..=65_536),
+    /// Above this many of those, an address must first prove that it can be answered (one round
+    /// trip more). Higher lets spoofed addresses take more memory.
+    quic_retry_above: 96 in (0..=65_536),
+    /// Sessions at once to one device.
+    sessions_per_device: 32 in (1..=10_000),
+    /// Sessions at once by one person.
+    sessions_per_user: 64 in (1..=10_000),
+    /// HTTPS connections at once; each takes about 60 KiB. They are short.
+    https_connections: 1024 in (4..=65_536),
+    /// Of those, from one IPv4 address or IPv6 /64.
+    https_connections_per_source: 128 in (1..=65_536),
+    /// TLS handshakes at once; each takes about 30 KiB and at most 10 s.
+    https_handshakes: 256 in (2..=65_536),
+    /// Enrolments a minute from one IPv4 /24 or IPv6 /64. A factory line may need more.
+    enrol_per_source_per_minute: 600 in (1..=1_000_000),
+    /// Enrolments a minute in total.
+    enrol_total_per_minute: 3000 in (1..=1_000_000),
+    /// Attempts a minute to log in from one IPv4 /24 or IPv6 /64. Higher makes guessing faster.
+    login_per_source_per_minute: 30 in (1..=100_000),
+    /// Attempts a minute to log in, in total. Each costs about 30 ms of one core and 19 MiB.
+    login_total_per_minute: 600 in (1..=100_000),
+    /// Attempts a minute with one name from sources it has not logged in from lately.
+    login_per_user_per_minute: 20 in (1..=100_000),
+}
+
+impl Config {
+    /// Reads and checks `DATA/relay.toml`.
+    ///
+    /// # Errors
+    /// [`ConfigError`], one line that says where.
+    pub fn load(data: &Path) -> Result<Self, ConfigError> {
+        let file = data.join(FILE);
+        let text = match std::fs::metadata(&file) {
+            Ok(meta) if meta.len() > MAX_FILE => {
+                let error = std::io::Error::other("it is far too long for a configuration");
+                return Err(ConfigError::Read(file, error));
+            }
+            Ok(_) => std::fs::read_to_string(&file),
+            Err(error) => Err(error),
+        };
+        match text {
+            Ok(text) => Self::parse(data, &file, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(ConfigError::Missing(file))
+            }
+            Err(error) => Err(ConfigError::Read(file, error)),
+        }
+    }
+
+    fn parse(data: &Path, file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let read: File = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            file: file.to_owned(),
+            line: error.span().map_or(1, |span| line_of(text, span.start)),
+            message: error.message().replace('\n', ", "),
+        })?;
+        let value = |setting, got: &str, rule| ConfigError::Value {
+            file: file.to_owned(),
+            setting,
+            got: format!("\"{got}\""),
+            rule,
+        };
+        let address = read.address.parse().map_err(|_| {
+            value("address", &read.address, "HOST or HOST:PORT, for example relay.example.com:443")
+        })?;
+        let listen: SocketAddr = read.listen.parse().map_err(|_| {
+            value("listen", &read.listen, "ADDRESS:PORT, for example [::]:443 or 0.0.0.0:443")
+        })?;
+        let n = read.numbers(file)?;
+        // A tenth of a minute's worth at once.
+        let allow = |per_minute: u32| Allowance::new((per_minute / 6).max(5), per_minute);
+        Ok(Self {
+            data: data.to_owned(),
+            address,
+            listen,
+            drain: Duration::from_secs(n.drain_seconds.into()),
+            quic: Quic {
+                strangers: n.quic_strangers as usize,
+                strangers_per_source: n.quic_strangers_per_source as usize,
+                retry_above: n.quic_retry_above as usize,
+            },
+            sessions: Sessions { per_device: n.sessions_per_device, per_user: n.sessions_per_user },
+            https: Https {
+                connections: n.https_connections as usize,
+                connections_per_source: n.https_connections_per_source as usize,
+                handshakes: n.https_handshakes as usize,
+            },
+            enrol: Attempts {
+                per_source: allow(n.enrol_per_source_per_minute),
+                total: allow(n.enrol_total_per_minute),
+            },
+            login: Login {
+                attempts: Attempts {
+                    per_source: allow(n.login_per_source_per_minute),
+                    total: allow(n.login_total_per_minute),
+                },
+                per_user: allow(n.login_per_user_per_minute),
+            },
+        })
+    }
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    1 + text.bytes().take(at).filter(|b| *b == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(Path::new("/d"), Path::new("/d/relay.toml"), text)
+    }
+
+    const LEAST: &str = "address = \"relay.test:8443\"\nlisten = \"[::]:8443\"\n";
+
+    #[test]
+    fn the_template_names_every_setting_with_its_default() {
+        let address = "relay.test:8443".parse().unwrap();
+        let text = template(&address, "[::]:8443".parse().unwrap());
+        let by_default = parse(&text).unwrap();
+        assert_eq!(format!("{by_default:?}"), format!("{:?}", parse(LEAST).unwrap()));
+        let mut all = text.clone();
+        for key in KEYS {
+            let hidden = format!("# {key} = ");
+            assert!(text.contains(&hidden), "{key}");
+            all = all.replace(&hidden, &format!("{key} = "));
+        }
+        assert_eq!(format!("{:?}", parse(&all).unwrap()), format!("{by_default:?}"));
+    }
+
+    #[test]
+    fn every_setting_has_an_effect() {
+        let by_default = format!("{:?}", parse(LEAST).unwrap());
+        for key in KEYS {
+            let changed = parse(&format!("{LEAST}{key} = 77\n")).unwrap();
+            assert_ne!(format!("{changed:?}"), by_default, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_that_says_where() {
+        for (text, says) in [
+            (format!("{LEAST}drain_secs = 3"), "line 3"),
+            (format!("{LEAST}drain_seconds = -1"), "line 3"),
+            (format!("{LEAST}drain_seconds = 99999"), "drain_seconds is 99999"),
+            (format!("{LEAST}https_handshakes = 0"), "https_handshakes is 0"),
+            ("listen = \"[::]:443\"".into(), "address"),
+            ("address = \"a b\"\nlisten = \"[::]:443\"".into(), "address is \"a b\""),
+            ("address = \"relay.test\"\nlisten = \"443\"".into(), "listen is \"443\""),
+            ("][".into(), "line 1"),
+        ] {
+            let line = belay_proto::error_line::one_line(&parse(&text).unwrap_err());
+            assert!(line.contains(says), "{line}");
+            assert!(!line.contains('\u{fffd}'), "{line}");
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! One device's line: its control stream, its presence, its renewals.
+//!
+//! One task a line, and nothing else while it is idle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use belay_proto::ids::DeviceId;
+use belay_proto::names::DeviceName;
+use belay_proto::presence::{Effect, Presence, Probing};
+use belay_proto::refusal::{Code, Refused};
+use belay_proto::wire::control::{Control as Message, Renamed, Renew, Renewed};
+use belay_tunnel::carrier::{Carrier, ResetCode};
+use belay_tunnel::pki::requested_key_digest;
+use belay_tunnel::{clock, framed};
+use tokio::time::{Instant, timeout};
+
+use super::Shared;
+use super::admit::{AdmittedDevice, Control};
+use super::registry::LiveDevice;
+use crate::store::{Event, EventKind, LineDown, LineUp, Renewal};
+
+/// Streams a device may open beside its control stream: none today; one so that a newer agent is
+/// not cut off for trying.
+const DEVICE_STREAMS: u32 = 2;
+
+/// How long a control message may take to be taken from us. A device that reads nothing is gone.
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Renewals of one line: one is due every 60 days.
+const MAX_RENEWALS: u32 = 8;
+
+/// Holds an admitted device's line until it ends.
+pub(super) async fn hold(carrier: Carrier, admitted: AdmittedDevice, shared: &Arc<Shared>) {
+    let AdmittedDevice {
+        record,
+        certificate,
+        epoch,
+        renew_only,
+        clock_ahead,
+        reported,
+        known_as,
+        mut control,
+    } = admitted;
+    let peer = carrier.remote_address();
+    if renew_only {
+        renew_only_line(&carrier, record.id, control, shared).await;
+        return;
+    }
+    let up = LineUp {
+        device: record.id,
+        key_digest: certificate.key_digest,
+        at: clock::now(),
+        hostname: reported.hostname,
+        platform: reported.platform,
+        software: reported.software,
+        source: peer,
+        detail: format!("{}, epoch {}", carrier.kind(), epoch.0),
+    };
+    if let Err(error) = shared.store.note_line_up(up).await {
+        goodbye(&carrier, &mut control, &Refused::from(&error)).await;
+        return;
+    }
+    carrier.admit(DEVICE_STREAMS, u32::MAX);
+    let device = Arc::new(LiveDevice::new(record.id, epoch, carrier.clone(), clock_ahead));
+    let (guard, old) = shared.registry.insert(&device);
+    if let Some(old) = old {
+        old.end(Refused::new(
+            Code::Busy,
+            "the device opened a newer line",
+            "if it did not, another machine has its key: quarantine it",
+        ));
+    }
+    tracing::info!(device = %record.name, id = %record.id, %peer, "line up");
+    if known_as.as_deref() != Some(record.name.as_str()) {
+        device.rename(record.name.clone());
+    }
+    let reason = converse(&device, &mut control, shared).await;
+    drop(guard);
+    if let End::Told(refused) = &reason {
+        goodbye(&carrier, &mut control, refused).await;
+    } else {
+        carrier.close(ResetCode::GONE, "");
+    }
+    let reason = reason.to_string();
+    tracing::info!(device = %record.name, id = %record.id, %peer, reason, "line down");
+    let down = LineDown { device: record.id, last_seen: device.last_seen(), reason, source: peer };
+    if let Err(error) = shared.store.note_line_down(down).await {
+        tracing::warn!(device = %record.id, %error, "cannot record why a line ended");
+    }
+}
+
+/// Why a line ended.
+#[derive(Debug)]
+enum End {
+    /// We ended it; the device is told.
+    Told(Refused),
+    /// It did not answer a probe.
+    Silent,
+    /// The device closed it, or its transport did.
+    Closed(String),
+    /// It broke the protocol.
+    Broke(String),
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Told(refused) => f.write_str(&refused.cause()),
+            Self::Silent => f.write_str("it stopped answering"),
+            Self::Closed(why) => f.write_str(why),
+            Self::Broke(why) => write!(f, "it broke the protocol: {why}"),
+        }
+    }
+}
+
+async fn converse(device: &Arc<LiveDevice>, control: &mut Control, shared: &Shared) -> End {
+    let start = Instant::now();
+    let mut presence = Presence::new(Probing::default(), Duration::ZERO);
+    let mut renewals = 0;
+    let ended = device.ended();
+    tokio::pin!(ended);
+    loop {
+        let due = start + presence.poll_timeout();
+        tokio::select! {
+            reason = &mut ended => {
+                return reason.map_or_else(|| End::Closed("ended".into()), End::Told);
+            }
+            name = device.renamed() => {
+                if let Err(end) = tell_name(device, name, control, shared).await { return end; }
+            }
+            () = tokio::time::sleep_until(due) => {
+                match presence.handle_timeout(start.elapsed()) {
+                    Some(Effect::Ping(number)) => {
+                        let ping = Message { ping: Some(number), ..Message::default() };
+                        if let Err(end) = send(control, &ping).await { return end; }
+                    }
+                    Some(Effect::Gone) => return End::Silent,
+                    None => {}
+                }
+            }
+            message = control.recv.next::<Message>() => {
+                let message = match message {
+                    Ok(Some(message)) => message,
+                    Ok(None) => return End::Closed("the device said goodbye".into()),
+                    Err(framed::MessageError::Frame(error)) => return End::Broke(error.to_string()),
+                    Err(_) => return End::Closed(closed_how(&device.carrier).await),
+                };
+                if let Some(number) = message.pong {
+                    presence.handle_pong(number, start.elapsed());
+                    device.answered(presence.round_trip());
+                }
+                if let Some(number) = message.ping {
+                    let pong = Message { pong: Some(number), ..Message::default() };
+                    if let Err(end) = send(control, &pong).await { return end; }
+                }
+                if let Some(renew) = message.renew {
+                    renewals += 1;
+                    if renewals > MAX_RENEWALS {
+                        return End::Broke("it asked for certificates without end".into());
+                    }
+                    if let Err(end) = answer_renewal(device.id, &device.carrier, control, &renew, shared).await {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The name stands in the SSH host certificate, so a renamed device needs another one.
+async fn tell_name(
+    device: &LiveDevice,
+    name: DeviceName,
+    control: &mut Control,
+    shared: &Shared,
+) -> Result<(), End> {
+    let record = match shared.store.device_by_id(device.id).await {
+        Ok(Some(record)) => record,
+        Ok(None) => return Ok(()),
+        Err(error) => return Err(End::Told(Refused::from(&error))),
+    };
+    let now = clock::now();
+    match shared.authority.issue_host(device.id, &name, &record.ssh_host_key, now) {
+        Ok(ssh_host_certificate) => {
+            let renamed = Renamed { name, ssh_host_certificate };
+            send(control, &Message { renamed: Some(renamed), ..Message::default() }).await
+        }
+        Err(error) => Err(End::Told(Refused::from(&error))),
+    }
+}
+
+/// Why the transport says it ended, in words of ours.
+async fn closed_how(carrier: &Carrier) -> String {
+    match timeout(Duration::from_millis(200), carrier.closed()).await {
+        Ok(error) if error.is_timeout() => "the network went silent".to_owned(),
+        Ok(error) if error.closed_by_peer() => "the device closed it".to_owned(),
+        Ok(error) => error.to_string(),
+        Err(_) => "its control stream broke".to_owned(),
+    }
+}
+
+async fn send(control: &mut Control, message: &Message) -> Result<(), End> {
+    match timeout(WRITE_DEADLINE, framed::write(&mut control.send, message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(End::Closed("the line broke".into())),
+        Err(_) => Err(End::Silent),
+    }
+}
+
+async fn goodbye(carrier: &Carrier, control: &mut Control, refused: &Refused) {
+    let message = Message { goodbye: Some(refused.clone()), ..Message::default() };
+    if send(control, &message).await.is_ok() {
+        control.send.finish();
+        // Reading it takes half a round trip; a device that does not is closed all the same.
+        let read = timeout(Duration::from_secs(1), control.send.stopped()).await;
+        tracing::trace!(read = read.is_ok(), "said goodbye");
+    }
+    super::admit::close(carrier, refused);
+}
+
+/// A device that slept past its certificate's end: it has proved its key, and gets a new
+/// certificate. Nothing else is opened on this connection.
+async fn renew_only_line(carrier: &Carrier, id: DeviceId, mut control: Control, shared: &Shared) {
+    let asked = timeout(Duration::from_secs(30), control.recv.next::<Message>()).await;
+    if let Ok(Ok(Some(Message { renew: Some(renew), .. }))) = asked
+        && answer_renewal(id, carrier, &mut control, &renew, shared).await.is_ok()
+    {
+        let done = Refused::new(Code::RenewOnly, "renewed", "connect again");
+        goodbye(carrier, &mut control, &done).await;
+        return;
+    }
+    let refused = Refused::new(
+        Code::RenewOnly,
+        "this certificate has expired and only renews",
+        "ask for a renewal",
+    );
+    goodbye(carrier, &mut control, &refused).await;
+}
+
+async fn answer_renewal(
+    id: DeviceId,
+    carrier: &Carrier,
+    control: &mut Control,
+    renew: &Renew,
+    shared: &Shared,
+) -> Result<(), End> {
+    match renewed(id, carrier, renew, shared).await {
+        Ok(renewed) => {
+            send(control, &Message { renewed: Some(renewed), ..Message::default() }).await
+        }
+        Err(refused) => {
+            let event = Event::new(EventKind::RenewRefused)
+                .device(id)
+                .refused(&refused)
+                .source(carrier.remote_address());
+            if let Err(error) = shared.store.record(event).await {
+                tracing::warn!(device = %id, %error, "cannot record a refused renewal");
+            }
+            Err(End::Told(refused))
+        }
+    }
+}
+
+async fn renewed(
+    id: DeviceId,
+    carrier: &Carrier,
+    renew: &Renew,
+    shared: &Shared,
+) -> Result<Renewed, Refused> {
+    let now = clock::now();
+    let unknown = || Refused::new(Code::UnknownIdentity, "the relay does not know this device", "");
+    let record = shared
+        .store
+        .device_by_id(id)
+        .await
+        .map_err(|error| Refused::from(&error))?
+        .ok_or_else(unknown)?;
+    let host_key = renew.ssh_host_key.as_deref().unwrap_or(&record.ssh_host_key);
+    let issued = shared
+        .authority
+        .issue_device(id, &record.name, &renew.csr, host_key, now)
+        .map_err(|error| Refused::from(&error))?;
+    let key_digest = requested_key_digest(&renew.csr).map_err(|error| {
+        Refused::new(Code::BadRequest, error.to_string(), "make the request again")
+    })?;
+    let note = Renewal {
+        device: id,
+        key_digest,
+        ssh_host_key: renew.ssh_host_key.clone(),
+        certificate_ends: issued.expires,
+        source: carrier.remote_address(),
+    };
+    shared.store.note_renewal(note).await.map_err(|error| Refused::from(&error))?;
+    Ok(Renewed {
+        device: id,
+        certificate: issued.certificate.to_vec().into(),
+        ssh_host_certificate: Some(issued.ssh_certificate),
+    })
+}

@@ -1,0 +1,219 @@
+//! Taking handshakes in: bounded in number and time, addresses validated under load.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use belay_proto::limits::HELLO_DEADLINE;
+use belay_proto::refusal::{Code, Refused};
+use belay_tunnel::carrier::{Carrier, CarrierError, quic};
+use dashmap::DashMap;
+use quinn::{Endpoint, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::admit::{self, Admitted};
+use super::{Shared, client, device};
+use crate::config::Config;
+
+/// What the QUIC side takes at once. Memory costs are measured, see `docs/operations.md`.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections not yet admitted, validated addresses included. Each holds about 40 KiB.
+    pub strangers: usize,
+    /// Above this many of them an address must be validated first (QUIC Retry, RFC 9000 §8.1.2):
+    /// one round trip more for honest peers, nothing kept for spoofed ones.
+    pub retry_above: usize,
+    /// Connections not yet admitted from one IPv4 address or IPv6 /64.
+    pub strangers_per_source: usize,
+    /// A TLS handshake's longest time.
+    pub handshake: Duration,
+    /// Sessions open at once to one device.
+    pub sessions_per_device: u32,
+    /// Sessions open at once by one person.
+    pub sessions_per_user: u32,
+    /// How long running sessions may go on after the relay was told to stop.
+    pub drain: Duration,
+}
+
+impl Limits {
+    /// Of a configuration.
+    pub const fn of(config: &Config) -> Self {
+        Self {
+            strangers: config.quic.strangers,
+            retry_above: config.quic.retry_above,
+            strangers_per_source: config.quic.strangers_per_source,
+            handshake: HANDSHAKE,
+            sessions_per_device: config.sessions.per_device,
+            sessions_per_user: config.sessions.per_user,
+            drain: config.drain,
+        }
+    }
+}
+
+/// A TLS handshake over QUIC: two flights, each lost twice (RFC 9002 §6.2.2: the first waits 1 s).
+const HANDSHAKE: Duration = Duration::from_secs(8);
+
+/// Accepts carriers until told to stop.
+pub struct Listener {
+    endpoint: Endpoint,
+    shared: Arc<Shared>,
+    strangers: Arc<Semaphore>,
+    sources: Arc<DashMap<IpAddr, usize>>,
+}
+
+impl Listener {
+    /// Listens on an endpoint made by [`quic::listen`].
+    pub fn new(endpoint: Endpoint, shared: Arc<Shared>) -> Self {
+        let strangers = Arc::new(Semaphore::new(shared.limits.strangers));
+        Self { endpoint, shared, strangers, sources: Arc::new(DashMap::new()) }
+    }
+
+    /// Runs until `shared.stop`.
+    pub async fn run(self) {
+        loop {
+            let incoming = tokio::select! {
+                incoming = self.endpoint.accept() => incoming,
+                () = self.shared.stop.cancelled() => None,
+            };
+            match incoming {
+                Some(incoming) => self.take(incoming),
+                None => return,
+            }
+        }
+    }
+
+    fn take(&self, incoming: Incoming) {
+        let waiting = self.shared.limits.strangers - self.strangers.available_permits();
+        if !incoming.remote_address_validated() && waiting >= self.shared.limits.retry_above {
+            if let Err(error) = incoming.retry() {
+                error.into_incoming().ignore();
+            }
+            return;
+        }
+        let Ok(permit) = Arc::clone(&self.strangers).try_acquire_owned() else {
+            incoming.refuse();
+            return;
+        };
+        let Some(place) = Place::take(
+            &self.sources,
+            incoming.remote_address(),
+            self.shared.limits.strangers_per_source,
+        ) else {
+            incoming.refuse();
+            return;
+        };
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move {
+            let stop = shared.stop.clone();
+            tokio::select! {
+                () = serve(incoming, &shared, permit, place) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+/// One stranger's place in its source's share.
+struct Place {
+    sources: Arc<DashMap<IpAddr, usize>>,
+    source: IpAddr,
+}
+
+impl Place {
+    fn take(sources: &Arc<DashMap<IpAddr, usize>>, peer: SocketAddr, share: usize) -> Option<Self> {
+        let source = network_of(peer.ip());
+        let mut taken = sources.entry(source).or_insert(0);
+        if *taken >= share {
+            return None;
+        }
+        *taken += 1;
+        Some(Self { sources: Arc::clone(sources), source })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.sources.remove_if_mut(&self.source, |_, taken| {
+            *taken = taken.saturating_sub(1);
+            *taken == 0
+        });
+    }
+}
+
+/// An IPv6 host owns a whole /64 (RFC 4291 §2.5.1), so that counts as one source.
+fn network_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(v4) => v4.into(),
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+async fn serve(
+    incoming: Incoming,
+    shared: &Arc<Shared>,
+    permit: OwnedSemaphorePermit,
+    place: Place,
+) {
+    let peer = incoming.remote_address();
+    let Some(carrier) = handshake(incoming, shared, peer).await else { return };
+    let admitted = tokio::time::timeout(HELLO_DEADLINE, admit::admit(&carrier, shared)).await;
+    drop((permit, place));
+    match admitted {
+        Ok(Some(Admitted::Device(admitted))) => device::hold(carrier, admitted, shared).await,
+        Ok(Some(Admitted::Client(admitted))) => client::hold(carrier, admitted, shared).await,
+        // Refused, told and recorded by `admit`.
+        Ok(None) => {}
+        Err(_) => {
+            let refused = Refused::new(Code::Protocol, "no Hello came in time", "");
+            shared.strangers.refused(peer, &refused).await;
+            admit::close(&carrier, &refused);
+        }
+    }
+}
+
+async fn handshake(incoming: Incoming, shared: &Shared, peer: SocketAddr) -> Option<Carrier> {
+    let connecting = match incoming.accept() {
+        Ok(connecting) => connecting,
+        Err(error) => {
+            tracing::debug!(%peer, %error, "a first packet led nowhere");
+            return None;
+        }
+    };
+    match tokio::time::timeout(shared.limits.handshake, connecting).await {
+        Ok(Ok(connection)) => Some(quic::accepted(connection)),
+        Ok(Err(error)) => {
+            if let Some(refused) = handshake_refusal(&CarrierError::from(error)) {
+                shared.strangers.refused(peer, &refused).await;
+            }
+            None
+        }
+        Err(_) => {
+            tracing::debug!(%peer, "a handshake did not finish in time");
+            None
+        }
+    }
+}
+
+/// What a failed handshake says about the peer; `None` when it only went away.
+fn handshake_refusal(error: &CarrierError) -> Option<Refused> {
+    // RFC 8446 §6: the alerts we send about a certificate, and no_application_protocol.
+    const NO_COMMON_ALPN: u8 = 120;
+    const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u8> = 42..=51;
+    const CERTIFICATE_REQUIRED: u8 = 116;
+    match error.alert()? {
+        NO_COMMON_ALPN => Some(Refused::new(Code::Version, "the peer speaks no belay/1", "")),
+        CERTIFICATE_REQUIRED => {
+            Some(Refused::new(Code::ForeignCertificate, "the peer showed no certificate", ""))
+        }
+        alert if CERTIFICATE_ALERTS.contains(&alert) => Some(Refused::new(
+            Code::ForeignCertificate,
+            format!("the peer's certificate is not one of this relay's ({error})"),
+            "",
+        )),
+        alert => Some(Refused::new(
+            Code::Protocol,
+            format!("the TLS handshake failed (alert {alert})"),
+            "",
+        )),
+    }
+}

@@ -1,0 +1,48 @@
+//! How a session's two directions ended, in words for the record.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use belay_tunnel::carrier::StreamError;
+
+/// Bytes passed each way so far.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    pub(super) up: AtomicU64,
+    pub(super) down: AtomicU64,
+}
+
+impl Passed {
+    pub(super) fn count_up(&self, bytes: u64) {
+        self.up.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_down(&self, bytes: u64) {
+        self.down.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What is recorded when a session closes.
+pub(super) struct Closing<'a> {
+    pub(super) up: Result<(), StreamError>,
+    pub(super) down: Result<(), StreamError>,
+    pub(super) passed: &'a Passed,
+    pub(super) seconds: u64,
+}
+
+impl fmt::Display for Closing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match (&self.up, &self.down) {
+            (_, Ok(())) => "ended",
+            (Err(StreamError::Carrier), _) | (_, Err(StreamError::Carrier)) => "a line was lost",
+            (_, Err(StreamError::Reset(_))) => "broken off",
+        };
+        write!(
+            f,
+            "{how} after {} s; {} bytes to the device, {} from it",
+            self.seconds,
+            self.passed.up.load(Ordering::Relaxed),
+            self.passed.down.load(Ordering::Relaxed)
+        )
+    }
+}

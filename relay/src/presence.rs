@@ -1,0 +1,31 @@
+//! What the HTTPS side asks about live lines. The registry answers; nothing here holds state.
+
+use belay_proto::api;
+use belay_proto::ids::DeviceId;
+use belay_proto::time::UnixTime;
+
+/// A device's line at this moment.
+#[derive(Debug, Clone)]
+pub struct Present {
+    /// As the interface shows it.
+    pub line: api::Line,
+    /// When the device last answered a probe.
+    pub last_seen: UnixTime,
+}
+
+/// Knows which devices hold a line.
+pub trait Presence: Send + Sync + 'static {
+    /// The device's line; `None` when it holds none. Must not block: the list of devices asks once
+    /// a device.
+    fn line(&self, device: DeviceId) -> Option<Present>;
+}
+
+/// No device holds a line: for a relay without its QUIC side, in tests.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NobodyPresent;
+
+impl Presence for NobodyPresent {
+    fn line(&self, _: DeviceId) -> Option<Present> {
+        None
+    }
+}

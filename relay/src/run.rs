@@ -1,0 +1,143 @@
+//! `belay-relay run`: puts the rooms together, runs them, and takes them down in order.
+//!
+//! First everything that can fail is done (configuration, keys, store, both sockets), then the
+//! tasks start. On the first stop signal nothing new is taken, running sessions get
+//! `drain_seconds`, then all ends; whoever is still connected is told why.
+
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use belay_proto::refusal::{Code, Refused};
+use belay_proto::version::ALPN;
+use belay_tunnel::carrier::quic;
+use belay_tunnel::pki::ClientVerifier;
+use belay_tunnel::{clock, tls};
+use rustls::server::ResolvesServerCert;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::Api;
+use crate::audit::Strangers;
+use crate::ca::{Authority, RelayCertificate};
+use crate::config::Config;
+use crate::line::{Limits, Listener, Registry, Shared, watch_changes};
+use crate::listen::https;
+use crate::store::{Event, EventKind, Store};
+
+/// QUIC first packets that may wait to be looked at: a burst of a fleet that comes back.
+const HALF_OPEN: usize = 4096;
+
+/// How long last words may take to reach whoever is connected.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Runs a relay until `stop`, then drains. `ready` hears the bound address.
+///
+/// # Errors
+/// Whatever keeps it from starting, or a part that ended by itself.
+pub async fn run(
+    config: Config,
+    stop: CancellationToken,
+    ready: impl FnOnce(SocketAddr),
+) -> anyhow::Result<()> {
+    let authority = Arc::new(Authority::load(&config.data, config.address.host())?);
+    let certificate = RelayCertificate::new(Arc::clone(&authority), clock::now())?;
+    let tcp = StdTcpListener::bind(config.listen)
+        .with_context(|| format!("cannot listen on TCP {}", config.listen))?;
+    tcp.set_nonblocking(true).context("cannot use the TCP socket")?;
+    // Port 0 in a test: UDP takes the port TCP was given.
+    let listen = tcp.local_addr().context("cannot use the TCP socket")?;
+    let resolver: Arc<dyn ResolvesServerCert> = certificate.clone();
+    let ca = || authority.ca().clone();
+    let web_tls =
+        tls::server(ClientVerifier::optional(ca()), Arc::clone(&resolver), &[b"http/1.1"])?;
+    let web_tls = Arc::new(web_tls);
+    let quic_tls = tls::server(ClientVerifier::required(ca()), resolver, &[ALPN])?;
+    let endpoint = quic::listen(listen, quic_tls, HALF_OPEN)?;
+    let store = Store::open(&config.data).await?;
+    store.record(Event::new(EventKind::RelayStarted).detail(crate::api::SOFTWARE)).await?;
+
+    let strangers = Arc::new(Strangers::new(store.clone()));
+    let registry = Arc::new(Registry::default());
+    let (end, background) = (CancellationToken::new(), CancellationToken::new());
+    let shared = Arc::new(Shared {
+        store: store.clone(),
+        authority: Arc::clone(&authority),
+        registry: Arc::clone(&registry),
+        strangers: Arc::clone(&strangers),
+        limits: Limits::of(&config),
+        draining: stop.clone(),
+        stop: end.clone(),
+        tasks: TaskTracker::new(),
+    });
+    let api = Api::new(
+        &config,
+        store.clone(),
+        Arc::clone(&authority),
+        Arc::clone(&registry) as Arc<dyn crate::presence::Presence>,
+        Arc::clone(&strangers),
+    )?;
+    let keepers = TaskTracker::new();
+    keepers.spawn(Listener::new(endpoint.clone(), Arc::clone(&shared)).run());
+    keepers.spawn(watch_changes(store.changes(), Arc::clone(&shared)));
+    keepers.spawn({
+        let (certificate, cancel) = (Arc::clone(&certificate), background.clone());
+        async move { certificate.keep_fresh(cancel).await }
+    });
+    keepers.spawn({
+        let (strangers, cancel) = (Arc::clone(&strangers), background.clone());
+        async move { strangers.sum_up(cancel).await }
+    });
+    let tcp = tokio::net::TcpListener::from_std(tcp).context("cannot use the TCP socket")?;
+    let web = https::serve(api, web_tls, config.https, tcp, stop.clone(), config.drain);
+    tracing::info!(%listen, name = config.address.host(), "relay running");
+    ready(listen);
+
+    // Serves until `stop`, then drains by itself.
+    web.await;
+    drain(&shared, &config).await;
+    end_all(&shared, &endpoint).await;
+    keepers.close();
+    background.cancel();
+    keepers.wait().await;
+    store.record(Event::new(EventKind::RelayStopped)).await?;
+    store.close().await;
+    tracing::info!("relay stopped");
+    Ok(())
+}
+
+/// Lets running sessions end by themselves for as long as the configuration says.
+async fn drain(shared: &Shared, config: &Config) {
+    let open = shared.registry.session_count();
+    if open == 0 {
+        return;
+    }
+    tracing::info!(sessions = open, seconds = config.drain.as_secs(), "draining");
+    let quiet = async {
+        let mut look = tokio::time::interval(Duration::from_millis(100));
+        while shared.registry.session_count() > 0 {
+            look.tick().await;
+        }
+    };
+    if tokio::time::timeout(shared.limits.drain, quiet).await.is_err() {
+        let open = shared.registry.session_count();
+        tracing::warn!(sessions = open, "ending sessions that did not end in time");
+    }
+}
+
+/// Tells everybody, then ends everything.
+async fn end_all(shared: &Shared, endpoint: &quinn::Endpoint) {
+    shared.tasks.close();
+    let reason = Refused::new(Code::Draining, "this relay is shutting down", "connect again");
+    shared.registry.end_all(&reason);
+    if tokio::time::timeout(LAST_WORDS, shared.tasks.wait()).await.is_err() {
+        tracing::debug!("some connections did not take the last word");
+    }
+    shared.stop.cancel();
+    endpoint.close(quinn::VarInt::from_u32(u32::from(Code::Draining.number())), b"shutting down");
+    shared.tasks.wait().await;
+    if tokio::time::timeout(LAST_WORDS, endpoint.wait_idle()).await.is_err() {
+        tracing::debug!("some peers did not acknowledge the end");
+    }
+}

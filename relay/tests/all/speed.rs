@@ -1,0 +1,66 @@
+//! Figures, not tests: `cargo test --release -p belay-relay speed -- --ignored --nocapture`.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Instant;
+
+use belay_proto::ids::DeviceId;
+use belay_relay::store::{Event, EventKind, LineUp, Store};
+use belay_tunnel::clock;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+async fn rate<F: Future<Output = ()> + Send + 'static>(
+    callers: usize,
+    each: usize,
+    what: impl Fn() -> F + Clone + Send + Sync + 'static,
+) -> f64 {
+    let begun = Instant::now();
+    let mut tasks = JoinSet::new();
+    for _ in 0..callers {
+        let what = what.clone();
+        tasks.spawn(async move {
+            for _ in 0..each {
+                what().await;
+            }
+        });
+    }
+    tasks.join_all().await;
+    (callers * each) as f64 / begun.elapsed().as_secs_f64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn acknowledged_records_a_second() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    for callers in [1, 16, 256, 1024] {
+        let each = if callers == 1 { 200 } else { 40_000 / callers };
+        let records = {
+            let store = store.clone();
+            rate(callers, each, move || {
+                let store = store.clone();
+                async move { store.record(Event::new(EventKind::LineUp)).await.unwrap() }
+            })
+            .await
+        };
+        let lines = {
+            let store = store.clone();
+            rate(callers, each, move || {
+                let store = store.clone();
+                let up = LineUp {
+                    device: DeviceId::from_uuid(Uuid::now_v7()),
+                    key_digest: [0; 32],
+                    at: clock::now(),
+                    hostname: "pump".into(),
+                    platform: "linux/aarch64".into(),
+                    software: "belay-agent/0.1.0".into(),
+                    source: ([192, 0, 2, 1], 9).into(),
+                    detail: "quic".into(),
+                };
+                async move { store.note_line_up(up).await.unwrap() }
+            })
+            .await
+        };
+        println!("{callers} callers: {records:.0} records/s, {lines:.0} lines up/s");
+    }
+}

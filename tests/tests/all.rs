@@ -1,0 +1,15 @@
+//! Tests of the whole: real binaries, real kernels, other people's clients.
+//!
+//! One binary, so that it links once; a folder `all/` with a module a subject.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+
+#[path = "all/lab.rs"]
+mod lab;
+#[path = "all/quickstart.rs"]
+mod quickstart;

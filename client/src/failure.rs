@@ -63,6 +63,11 @@ impl Failure {
         self.exit
     }
 
+    /// Whether something broke under way, so that the relay may know better why.
+    pub fn is_loss(&self) -> bool {
+        matches!(self.token, "line-lost" | "device-gone" | "session-cut" | "session-ended")
+    }
+
     /// Whether there is anything to tell.
     pub const fn is_silent(&self) -> bool {
         self.cause.is_empty()

@@ -5,7 +5,6 @@
 //! and `stdio` are this side's ends, `ssh_config` makes plain `ssh` do the same. What it is not:
 //! it decides nothing about who may do what.
 
-pub mod address;
 pub mod api;
 mod cli;
 pub mod commands;

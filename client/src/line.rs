@@ -142,16 +142,36 @@ impl Line {
         Ok(Opening { send, recv, greeting: self.greeting.clone() })
     }
 
-    /// Why the line or its session ended, as far as the relay has said.
-    pub fn last_word(&self) -> Option<Failure> {
-        match &*self.greeting.borrow() {
-            Greeting::Refused(refused) => Some(Failure::from(refused.clone())),
-            Greeting::Waiting | Greeting::Welcome(..) => None,
+    /// Puts the relay's own word in place of a loss: it says why it ended the line or a session on
+    /// the control stream, which may arrive a little after the stream broke.
+    pub async fn explain(&self, failure: Failure) -> Failure {
+        if !failure.is_loss() {
+            return failure;
+        }
+        if let Some(word) = last_word(&mut self.greeting.clone()).await {
+            return word;
+        }
+        match timeout(AFTERWORD, self.carrier.closed()).await {
+            Ok(end) if end.refuses_certificate() => Failure::new(
+                Code::ForeignCertificate.token(),
+                format!(
+                    "{} does not accept your certificate: it is not one of its own",
+                    self.relay
+                ),
+            )
+            .remedy("run: belay login"),
+            Ok(end) => match end.peer_said() {
+                Some((_, said)) if !said.is_empty() => Failure::new("line-lost", said),
+                Some(_) | None => failure,
+            },
+            Err(_) => failure,
         }
     }
 
     /// Says goodbye.
     pub async fn close(&self) {
+        // Lets the carrier's own task send what was finished just now: closing drops the rest.
+        tokio::task::yield_now().await;
         self.carrier.close(ResetCode(0), "done");
         self.dialler.drain(GOODBYE).await;
     }
@@ -202,7 +222,8 @@ async fn talk(
             let pong = Control { pong: Some(number), ..Control::default() };
             framed::write(send, &pong).await?;
         }
-        if let Some(refused) = control.goodbye {
+        // One line carries one session here, so its end is the line's.
+        if let Some(refused) = control.goodbye.or(control.ended.map(|ended| ended.reason)) {
             report.send_replace(Greeting::Refused(refused));
         }
     }
@@ -254,11 +275,8 @@ impl Answering {
 
     /// When the relay refuses our `Hello` it also drops the stream; its reason is on the other one.
     async fn explain(&mut self, error: &MessageError) -> Failure {
-        let refused = self.greeting.wait_for(|g| matches!(g, Greeting::Refused(_)));
-        if let Ok(Ok(found)) = timeout(AFTERWORD, refused).await
-            && let Greeting::Refused(refused) = &*found
-        {
-            return Failure::from(refused.clone());
+        if let Some(word) = last_word(&mut self.greeting).await {
+            return word;
         }
         match error {
             MessageError::Frame(_) => Failure::new(
@@ -271,6 +289,18 @@ impl Answering {
             .remedy("check that relay and client are of compatible versions"),
             MessageError::Ended | MessageError::Stream(_) => lost(&error.to_string()),
         }
+    }
+}
+
+/// What the relay says within [`AFTERWORD`]. Does not wait once the control stream is over.
+async fn last_word(greeting: &mut watch::Receiver<Greeting>) -> Option<Failure> {
+    let refused = greeting.wait_for(|g| matches!(g, Greeting::Refused(_)));
+    match timeout(AFTERWORD, refused).await {
+        Ok(Ok(found)) => match &*found {
+            Greeting::Refused(refused) => Some(Failure::from(refused.clone())),
+            Greeting::Waiting | Greeting::Welcome(..) => None,
+        },
+        Ok(Err(_)) | Err(_) => None,
     }
 }
 

@@ -189,11 +189,12 @@ settings! {
     sessions_per_device: 32 in (1..=10_000),
     /// Sessions at once by one person.
     sessions_per_user: 64 in (1..=10_000),
-    /// HTTPS connections at once; each takes about 60 KiB. They are short.
+    /// HTTPS connections at once; each takes about 20 KiB. They are short.
     https_connections: 1024 in (4..=65_536),
-    /// Of those, from one IPv4 address or IPv6 /64.
+    /// Of those, from one IPv4 address or IPv6 /64. Above it, the oldest that has not asked
+    /// anything yet makes room.
     https_connections_per_source: 128 in (1..=65_536),
-    /// TLS handshakes at once; each takes about 30 KiB and at most 10 s.
+    /// TLS handshakes at once; each takes about 10 KiB and at most 10 s.
     https_handshakes: 256 in (2..=65_536),
     /// Enrolments a minute from one IPv4 /24 or IPv6 /64. A factory line may need more.
     enrol_per_source_per_minute: 600 in (1..=1_000_000),

@@ -17,9 +17,9 @@ use belay_tunnel::{clock, pki};
 use crate::api::Api;
 use crate::ca::{self, Authority, DEVICE_LIFE, IssueError};
 use crate::config;
-use crate::login::plain;
 use crate::rate::{Each, Source, Total};
 use crate::reported;
+use crate::span::plain;
 use crate::store::{EnrolError, Enrolment, Event, EventKind, NameWish};
 
 /// What a device is called whose host name gives no letter to go by.

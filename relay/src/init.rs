@@ -33,7 +33,9 @@ const KEYS: &str = "keys";
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
     /// A whole deployment is there.
-    #[error("{0} holds a deployment already; nothing was changed. Start it: belay-relay run --data {0}")]
+    #[error(
+        "{0} holds a deployment already; nothing was changed. Start it: belay-relay run --data {0}"
+    )]
     Exists(String),
     /// Something else is there.
     #[error("{path} is in the way; nothing was changed. Choose an empty directory, or remove it if an earlier init was cut off", path = .0.display())]
@@ -188,7 +190,8 @@ fn clean_up(data: &Path, whole: bool) {
         leftovers.push(data.join(format!("{}{end}", store::FILE)));
     }
     for path in leftovers {
-        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         if let Err(error) = removed
             && error.kind() != io::ErrorKind::NotFound
         {

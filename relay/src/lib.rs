@@ -18,6 +18,7 @@ pub mod rate;
 mod reported;
 pub mod run;
 mod secret;
+pub mod span;
 pub mod store;
 
 pub use reported::reported;

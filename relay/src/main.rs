@@ -16,7 +16,11 @@ use tracing_subscriber::EnvFilter;
 
 /// Belay's relay: devices and engineers meet here.
 #[derive(Parser)]
-#[command(version, about, after_help = "Example:\n  belay-relay init --data /var/lib/belay-relay --name relay.example.com\n  belay-relay run --data /var/lib/belay-relay")]
+#[command(
+    version,
+    about,
+    after_help = "Example:\n  belay-relay init --data /var/lib/belay-relay --name relay.example.com\n  belay-relay run --data /var/lib/belay-relay"
+)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -25,7 +29,9 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Make a deployment: keys, store, configuration, first administrator.
-    #[command(after_help = "Example:\n  belay-relay init --data /var/lib/belay-relay --name relay.example.com --admin anna")]
+    #[command(
+        after_help = "Example:\n  belay-relay init --data /var/lib/belay-relay --name relay.example.com --admin anna"
+    )]
     Init {
         /// The data directory; made when missing, never overwritten.
         #[arg(long, env = "BELAY_RELAY_DATA")]
@@ -45,7 +51,9 @@ enum Command {
         json: bool,
     },
     /// Run the relay until SIGTERM or SIGINT.
-    #[command(after_help = "Example:\n  belay-relay run --data /var/lib/belay-relay\n\nThe log goes to standard error; RUST_LOG chooses its level.")]
+    #[command(
+        after_help = "Example:\n  belay-relay run --data /var/lib/belay-relay\n\nThe log goes to standard error; RUST_LOG chooses its level."
+    )]
     Run {
         /// The data directory of `init`.
         #[arg(long, env = "BELAY_RELAY_DATA")]
@@ -163,7 +171,7 @@ fn start_log(form: Log) {
 
 fn show(way_in: &WayIn, json: bool, run: Option<&str>) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    let login = format!("belay login {}", way_in.code);
+    let login = format!("belay login --code {}", way_in.code);
     if json {
         let value = serde_json::json!({
             "user": way_in.user,

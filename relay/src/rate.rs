@@ -163,7 +163,8 @@ mod tests {
 
     #[test]
     fn neighbours_are_one_source_and_mapped_addresses_are_ipv4() {
-        let source = |text: &str| Source::from(text.parse::<IpAddr>().unwrap_or(IpAddr::from([0; 4])));
+        let source =
+            |text: &str| Source::from(text.parse::<IpAddr>().unwrap_or(IpAddr::from([0; 4])));
         assert_eq!(source("192.0.2.1"), source("192.0.2.250"));
         assert_eq!(source("192.0.2.1"), source("::ffff:192.0.2.9"));
         assert_ne!(source("192.0.2.1"), source("192.0.3.1"));

@@ -54,7 +54,7 @@ pub async fn run(
         tls::server(ClientVerifier::optional(ca()), Arc::clone(&resolver), &[b"http/1.1"])?;
     let web_tls = Arc::new(web_tls);
     let quic_tls = tls::server(ClientVerifier::required(ca()), resolver, &[ALPN])?;
-    let endpoint = quic::listen(listen, quic_tls, HALF_OPEN)?;
+    let endpoint = quic::listen(listen, quic_tls, HALF_OPEN, authority.quic_reset_key())?;
     let store = Store::open(&config.data).await?;
     store.record(Event::new(EventKind::RelayStarted).detail(crate::api::SOFTWARE)).await?;
 

@@ -5,6 +5,7 @@
 pub mod bench;
 pub mod fleet;
 pub mod lab;
+pub mod world;
 
 use std::path::PathBuf;
 

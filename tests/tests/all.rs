@@ -9,7 +9,17 @@
     reason = "tests"
 )]
 
+#[path = "all/architecture.rs"]
+mod architecture;
+#[path = "all/compat.rs"]
+mod compat;
+#[path = "all/hostile.rs"]
+mod hostile;
 #[path = "all/lab.rs"]
 mod lab;
 #[path = "all/quickstart.rs"]
 mod quickstart;
+#[path = "all/refusals.rs"]
+mod refusals;
+#[path = "all/session.rs"]
+mod session;

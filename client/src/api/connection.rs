@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::address::RelayAddress;
 use crate::failure::Failure;
+use belay_tunnel::address::RelayAddress;
 
 /// One address's TCP handshake. Three lost SYNs cost 7 s.
 const CONNECT_WITHIN: Duration = Duration::from_secs(8);

@@ -13,9 +13,9 @@ use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::address::RelayAddress;
 use crate::failure::{Failure, known_token};
 use crate::home::{Home, Login};
+use belay_tunnel::address::RelayAddress;
 
 pub use connection::connect_tls;
 

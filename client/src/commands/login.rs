@@ -15,13 +15,13 @@ use ssh_key::PrivateKey;
 use ssh_key::private::Ed25519Keypair;
 use zeroize::Zeroizing;
 
-use crate::address::RelayAddress;
 use crate::api::Api;
 use crate::failure::{EXIT_USAGE, Failure};
 use crate::home::NewLogin;
 use crate::output;
 use crate::run::Context;
 use crate::{span, terminal};
+use belay_tunnel::address::RelayAddress;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]

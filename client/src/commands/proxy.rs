@@ -44,7 +44,10 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let line = Line::connect(&login).await?;
     let (send, answering) = line.open(&args.host, &args.login).await?.split();
     let result = carry(stdin, send, answering, stdout).await;
-    let result = result.map_err(|failure| line.last_word().unwrap_or(failure));
+    let result = match result {
+        Ok(()) => Ok(()),
+        Err(failure) => Err(line.explain(failure).await),
+    };
     line.close().await;
     result
 }
@@ -66,9 +69,12 @@ async fn carry(
     tokio::select! {
         ended = &mut down => ended,
         ended = &mut up => {
-            // What broke the way up, the way down explains; it also brings the last bytes.
-            let last = down.await;
-            last.and(ended)
+            // What broke the way up, the way down explains; it also brings the last bytes. When it
+            // ends well, the device had simply read enough.
+            match (down.await, ended) {
+                (Ok(()), Err(failure)) if failure.is_loss() => Ok(()),
+                (last, ended) => last.and(ended),
+            }
         }
     }
 }

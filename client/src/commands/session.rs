@@ -51,7 +51,11 @@ pub(super) async fn run(
         Pty::Never => false,
     };
     let line = Arc::new(Line::connect(&login).await?);
-    let connected = ssh::connect(&line, &login, &target.device, &target.login, out, err).await?;
+    let mut connected =
+        match ssh::connect(&line, &login, &target.device, &target.login, out, err).await {
+            Ok(connected) => connected,
+            Err(failure) => return Err(line.explain(failure).await),
+        };
     let job = Job {
         work,
         pty: pty.then(|| PtyRequest {
@@ -65,12 +69,16 @@ pub(super) async fn run(
         .map_err(|e| Failure::new("input", format!("cannot use standard input: {e}")))?;
     let mut local = Local::new(pty && interactive)
         .map_err(|e| Failure::new("terminal", format!("cannot take the terminal: {e}")))?;
-    let exit = ssh::run(&connected, &job, stdin, &mut local).await;
+    let exit = ssh::run(&mut connected, &job, stdin, &mut local).await;
     // The terminal is itself again before anything is said on it.
     drop(local);
-    drop(connected);
+    connected.hang_up().await;
+    let exit = match exit {
+        Ok(exit) => Ok(exit.0),
+        Err(failure) => Err(line.explain(failure).await),
+    };
     line.close().await;
-    exit.map(|exit| exit.0)
+    exit
 }
 
 fn no_output(error: io::Error) -> Failure {

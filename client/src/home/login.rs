@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use ssh_key::PublicKey;
 
 use super::{File, Home, SshIdentity};
-use crate::address::RelayAddress;
 use crate::failure::Failure;
 use crate::span;
+use belay_tunnel::address::RelayAddress;
 
 /// The layout of `login.json`. Another one means another version of this program.
 pub(super) const LAYOUT: u32 = 1;

@@ -10,8 +10,8 @@ use zeroize::Zeroizing;
 
 use super::login::LAYOUT;
 use super::{File, Home, LoginRecord};
-use crate::address::RelayAddress;
 use crate::failure::Failure;
+use belay_tunnel::address::RelayAddress;
 
 /// SSH key and certificate of one login.
 #[derive(Clone)]

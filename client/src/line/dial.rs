@@ -10,8 +10,8 @@ use rustls::ClientConfig;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::address::RelayAddress;
 use crate::failure::Failure;
+use belay_tunnel::address::RelayAddress;
 
 /// The whole handshake. QUIC repeats its first packet after 1, 3 and 7 s.
 const DIAL_WITHIN: Duration = Duration::from_secs(10);

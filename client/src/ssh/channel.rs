@@ -15,7 +15,7 @@ use russh::client::Msg;
 use tokio::time::timeout;
 
 use super::connect::Connected;
-use super::events::{Ended, State};
+use super::events::{Ended, Shared, State};
 use crate::failure::Failure;
 use crate::stdio::{Sink, Source};
 use crate::terminal::{Escapes, Local, News, Size, Typed};
@@ -65,12 +65,13 @@ pub struct Exit(pub u8);
 /// # Errors
 /// When the device refuses, or the line is lost before the remote side has ended.
 pub async fn run(
-    connected: &Connected,
+    connected: &mut Connected,
     job: &Job,
     stdin: Source,
     local: &mut Local,
 ) -> Result<Exit, Failure> {
-    let shared = &connected.shared;
+    let shared = &Arc::clone(&connected.shared);
+    let (out, err) = (&Arc::clone(&connected.out), &Arc::clone(&connected.err));
     let opened = timeout(CHANNEL_WITHIN, connected.handle.channel_open_session()).await;
     let channel = match opened {
         Ok(Ok(channel)) => channel,
@@ -80,13 +81,13 @@ pub async fn run(
                 format!("the device refused the session: {reason:?}"),
             ));
         }
-        Ok(Err(error)) => return Err(over(connected, &error.to_string())),
-        Err(_) => return Err(over(connected, "no answer from the device")),
+        Ok(Err(error)) => return Err(over(shared, &error.to_string())),
+        Err(_) => return Err(over(shared, "no answer from the device")),
     };
     // Its messages come through the handler; the other way in is closed.
     let (unused, channel) = channel.split();
     drop(unused);
-    let gone = |error: russh::Error| over(connected, &error.to_string());
+    let gone = |error: russh::Error| over(shared, &error.to_string());
     let asked = request(&channel, job).await.map_err(gone)?;
 
     let input = async {
@@ -108,8 +109,10 @@ pub async fn run(
                 return Err(Failure::new("input", format!("cannot read standard input: {error}")));
             }
         },
-        error = connected.out.drive() => return broken(error.kind()),
-        error = connected.err.drive() => return broken(error.kind()),
+        error = out.drive() => return broken(error.kind()),
+        error = err.drive() => return broken(error.kind()),
+        // The connection's own end, also one that reached no handler.
+        _ = &mut connected.handle => connected.over = true,
     }
     let (refused, banner) = {
         let state = shared.state();
@@ -127,13 +130,13 @@ pub async fn run(
     if let Some(kind) = output {
         return broken(kind);
     }
-    drain(&connected.out, &connected.err).await?;
+    drain(out, err).await?;
     let ended = shared.state().ended.clone();
     match ended {
         // ssh(1): the status is the remote command's, of which a process keeps eight bits.
         Some(Ended::Status(status)) => Ok(Exit(u8::try_from(status & 0xff).unwrap_or(u8::MAX))),
         Some(Ended::Signal(name)) => Ok(Exit(128u8.saturating_add(signal_number(&name)))),
-        None => Err(over(connected, "the device's side ended without an exit status")),
+        None => Err(over(shared, "the device's side ended without an exit status")),
     }
 }
 
@@ -275,11 +278,8 @@ async fn drain(out: &Arc<Sink>, err: &Arc<Sink>) -> Result<(), Failure> {
 }
 
 /// The connection ended before the work did.
-fn over(connected: &Connected, cause: &str) -> Failure {
-    if let Some(word) = (connected.last_word)() {
-        return word;
-    }
-    let state = connected.shared.state();
+fn over(shared: &Shared, cause: &str) -> Failure {
+    let state = shared.state();
     match &state.goodbye {
         Some(said) => {
             Failure::new("session-ended", format!("the device ended the session: {said}"))

@@ -30,6 +30,9 @@ const WINDOW: u32 = 16 * 1024 * 1024;
 /// Largest packet of channel data; each costs one seal, one tag and one pass through the library.
 const PACKET: u32 = 65_535;
 
+/// Our last words only have to reach the carrier.
+const HANG_UP_WITHIN: Duration = Duration::from_millis(20);
+
 /// Silence after which the device is asked whether it is there, and how often before it is not.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_MAX: usize = 3;
@@ -79,11 +82,21 @@ pub struct Connected {
     pub(super) shared: Arc<Shared>,
     pub(super) out: Arc<Sink>,
     pub(super) err: Arc<Sink>,
-    pub(super) last_word: LastWord,
+    /// The handle has been waited for and must not be again.
+    pub(super) over: bool,
 }
 
-/// What the relay said when it ended the line, if it did.
-pub(super) type LastWord = Box<dyn Fn() -> Option<Failure> + Send + Sync>;
+impl Connected {
+    /// Ends the connection in order: the device is told, and the stream is finished, not reset.
+    /// Nothing is waited for but our own words.
+    pub async fn hang_up(mut self) {
+        let told = self.handle.disconnect(russh::Disconnect::ByApplication, "", "").await;
+        if told.is_ok() && !self.over {
+            // Either way it is over.
+            timeout(HANG_UP_WITHIN, &mut self.handle).await.ok();
+        }
+    }
+}
 
 /// Opens a session over the line, and SSH inside it.
 ///
@@ -117,13 +130,13 @@ pub async fn connect(
                 Some(answer.cloned().map_err(Clone::clone));
         }),
     );
-    let word_line = Arc::clone(line);
-    let last_word = Box::new(move || word_line.last_word());
-    handshake(stream, identity, account, trust, (out, err), last_word).await.map_err(|failure| {
-        match answered.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(Err(refused)) => refused,
-            Some(Ok(_)) | None => failure,
-        }
+    handshake(stream, identity, account, trust, (out, err)).await.map_err(|failure| match answered
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+    {
+        Some(Err(refused)) => refused,
+        Some(Ok(_)) | None => failure,
     })
 }
 
@@ -134,7 +147,6 @@ pub(super) async fn handshake<S>(
     account: &LoginName,
     trust: TrustNow,
     (out, err): (Arc<Sink>, Arc<Sink>),
-    last_word: LastWord,
 ) -> Result<Connected, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -156,12 +168,10 @@ where
     };
     match timeout(CONNECT_WITHIN, connecting).await {
         Ok(Ok((handle, AuthResult::Success))) => {
-            Ok(Connected { handle, shared, out, err, last_word })
+            Ok(Connected { handle, shared, out, err, over: false })
         }
-        Ok(Ok((_, AuthResult::Failure { .. }))) => {
-            Err(not_connected(&shared.state(), last_word(), None))
-        }
-        Ok(Err(error)) => Err(not_connected(&shared.state(), last_word(), Some(&error))),
+        Ok(Ok((_, AuthResult::Failure { .. }))) => Err(not_connected(&shared.state(), None)),
+        Ok(Err(error)) => Err(not_connected(&shared.state(), Some(&error))),
         Err(_) => Err(Failure::new(
             Code::DeviceSilent.token(),
             "the device took the session and did not finish its opening",
@@ -181,11 +191,7 @@ fn names(asked: &str, answered: &Answered) -> Vec<String> {
     names
 }
 
-fn not_connected(
-    state: &State,
-    last_word: Option<Failure>,
-    error: Option<&russh::Error>,
-) -> Failure {
+fn not_connected(state: &State, error: Option<&russh::Error>) -> Failure {
     if let Some(host) = &state.host {
         return Failure::new("host-not-proved", host.to_string())
             .remedy("nothing was sent to it; tell your administrator");
@@ -196,9 +202,6 @@ fn not_connected(
     }
     if let Some(said) = state.goodbye.as_ref().or(state.banner.as_ref()) {
         return Failure::new(Code::DeviceRefused.token(), format!("the device refused: {said}"));
-    }
-    if let Some(word) = last_word {
-        return word;
     }
     match error {
         Some(error) => {

@@ -1,5 +1,5 @@
 //! The client against a real SSH server on the other end of a pipe.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use belay_proto::time::UnixTime;
+use belay_tunnel::clock;
 use russh::keys::{Certificate, PrivateKey, PublicKey};
 use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session};
 use russh::{Channel, ChannelId, CryptoVec, Sig};
@@ -22,8 +22,6 @@ use crate::home::SshIdentity;
 use crate::stdio::{Sink, Source};
 use crate::terminal::Local;
 
-const NOW: u64 = 1_800_000_000;
-
 /// Nothing here takes longer unless it hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -32,8 +30,10 @@ fn key(seed: u8) -> PrivateKey {
 }
 
 fn certificate(kind: CertType, ca: u8, holder: u8, principal: &str) -> Certificate {
+    // The server's library judges by the machine's own clock.
+    let now = clock::now().0;
     let mut builder =
-        Builder::new(vec![1; 16], key(holder).public_key(), NOW - 60, NOW + 60).unwrap();
+        Builder::new(vec![1; 16], key(holder).public_key(), now - 3600, now + 3600).unwrap();
     builder.cert_type(kind).unwrap();
     builder.valid_principal(principal).unwrap();
     builder.sign(&key(ca)).unwrap()
@@ -114,7 +114,7 @@ impl server::Handler for Device {
             }
             "signal" => {
                 let signal = Sig::TERM;
-                session.exit_signal_request(channel, signal, false, "".into(), "".into())?;
+                session.exit_signal_request(channel, signal, false, "", "")?;
                 session.close(channel)?;
             }
             "vanish" => session.close(channel)?,
@@ -201,12 +201,12 @@ impl Setup {
         let trust = Box::new(|| HostTrust {
             cas: vec![PublicKey::from(key(HOST_CA).public_key().key_data().clone())],
             names: vec!["pump-17".into()],
-            now: UnixTime(NOW),
+            now: clock::now(),
         });
         let sinks =
             (Arc::new(Sink::of(out.into()).unwrap()), Arc::new(Sink::of(err.into()).unwrap()));
         let account = "root".parse().unwrap();
-        handshake(ours, identity, &account, trust, sinks, Box::new(|| None)).await
+        handshake(ours, identity, &account, trust, sinks).await
     }
 
     fn exec(self, command: &str, stdin: Vec<u8>) -> Ran {
@@ -218,7 +218,7 @@ impl Setup {
         let (out_bytes, err_bytes) = (drain(out_read), drain(err_read));
         let result = bounded(async {
             let connected = self.connect(out, err).await?;
-            run_exec(&connected, command, input).await
+            run_exec(connected, command, input).await
         });
         writing.join().unwrap();
         Ran { result, out: out_bytes.join().unwrap(), err: err_bytes.join().unwrap() }
@@ -229,17 +229,17 @@ impl Setup {
 /// with them their ends of the pipes.
 fn bounded<T>(session: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(timeout(PATIENCE, session)).expect("the session hangs")
+    runtime.block_on(async { timeout(PATIENCE, session).await }).expect("the session hangs")
 }
 
-async fn run_exec(connected: &Connected, command: &str, input: File) -> Result<Exit, Failure> {
+async fn run_exec(mut connected: Connected, command: &str, input: File) -> Result<Exit, Failure> {
     let job = Job {
         work: Work::Exec(command.into()),
         pty: None,
         environment: vec![("LANG".into(), "C.UTF-8".into())],
     };
     let mut local = Local::new(false).unwrap();
-    run(connected, &job, Source::of(input.into()).unwrap(), &mut local).await
+    run(&mut connected, &job, Source::of(input.into()).unwrap(), &mut local).await
 }
 
 fn pipe() -> (File, File) {
@@ -336,7 +336,7 @@ fn a_reader_that_goes_away_ends_the_session_as_a_closed_pipe_does() {
         let reading = std::thread::spawn(move || {
             (&out_read).read_exact(&mut first).unwrap();
         });
-        let result = run_exec(&connected, "echo", input).await;
+        let result = run_exec(connected, "echo", input).await;
         reading.join().unwrap();
         result
     };
@@ -356,7 +356,7 @@ fn a_program_that_writes_all_before_it_reads_is_not_stopped_short_of_a_window() 
     });
     let session = async {
         let connected = Setup::default().connect(out, err).await.unwrap();
-        run_exec(&connected, "echo", input).await
+        run_exec(connected, "echo", input).await
     };
     assert_eq!(bounded(session), Ok(Exit(0)));
     assert_eq!(program.join().unwrap(), total);

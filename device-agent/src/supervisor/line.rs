@@ -47,6 +47,8 @@ pub(super) enum LineError {
     Silent(SocketAddr),
     #[error("the relay ended the connection: {0}")]
     Closed(String),
+    #[error("the relay does not accept this device's certificate; enrol it again with a new token")]
+    NotOurs,
     #[error("the relay did not greet")]
     Greeting(#[source] MessageError),
     #[error("the relay refused this device: {0}")]
@@ -290,6 +292,9 @@ async fn greet(
     carrier: &Carrier,
 ) -> Result<(SendHalf, Messages<RecvHalf>, Welcome), LineError> {
     let closed = |error: belay_tunnel::carrier::CarrierError| {
+        if error.refuses_certificate() {
+            return LineError::NotOurs;
+        }
         LineError::Closed(match error.peer_said() {
             Some((_, said)) if !said.is_empty() => said,
             _ => error.to_string(),

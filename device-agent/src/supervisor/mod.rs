@@ -83,15 +83,21 @@ pub async fn run(state: State, stop: CancellationToken) -> anyhow::Result<()> {
     );
     let mut backoff = Backoff::default();
     loop {
-        let attempt = async {
-            let line = Line::connect(&agent, &relay).await?;
-            backoff.connected();
-            Ok::<_, line::LineError>(line.hold(&agent).await)
-        };
-        let ended = tokio::select! {
-            ended = attempt => ended,
+        let line = tokio::select! {
+            line = Line::connect(&agent, &relay) => line,
             () = agent.stop.cancelled() => break,
         };
+        let ended = match line {
+            Ok(line) => {
+                backoff.connected();
+                // Sees a stop by itself, and says goodbye to the relay.
+                Ok(line.hold(&agent).await)
+            }
+            Err(error) => Err(error),
+        };
+        if agent.stop.is_cancelled() {
+            break;
+        }
         let why = match ended {
             Ok(why) => why,
             Err(error) => belay_proto::error_line::one_line(&error),

@@ -61,7 +61,11 @@ impl Status {
         self.leave(StatusFile { since: clock::now(), reason, ..self.plain.clone() });
     }
 
-    fn leave(&self, status: StatusFile) {
+    fn leave(&self, mut status: StatusFile) {
+        // The relay may have given this device another name since.
+        if let Ok(enrolment) = self.state.enrolment() {
+            status.name = enrolment.name.to_string();
+        }
         let written = serde_json::to_vec(&status)
             .map_err(anyhow::Error::from)
             .and_then(|json| Ok(self.state.set_status(&json)?));

@@ -38,9 +38,13 @@ pub enum AccountError {
     Expired(String),
     #[error("this device admits only root now: {0}")]
     NoLogin(String),
-    #[error("login `{login}` has a shell that cannot be run, {shell}: the device's owner can change it (chsh)")]
+    #[error(
+        "login `{login}` has a shell that cannot be run, {shell}: the device's owner can change it (chsh)"
+    )]
     Shell { login: String, shell: String },
-    #[error("this agent runs as `{agent}`, not as root, and serves only that login: ask for `{agent}`, not `{login}`")]
+    #[error(
+        "this agent runs as `{agent}`, not as root, and serves only that login: ask for `{agent}`, not `{login}`"
+    )]
     NotOurs { agent: String, login: String },
 }
 
@@ -77,11 +81,8 @@ impl Account {
             let why = if line.is_empty() { "it has /etc/nologin".to_owned() } else { line };
             return Err(AccountError::NoLogin(why));
         }
-        let shell = if user.shell.as_os_str().is_empty() {
-            PathBuf::from("/bin/sh")
-        } else {
-            user.shell
-        };
+        let shell =
+            if user.shell.as_os_str().is_empty() { PathBuf::from("/bin/sh") } else { user.shell };
         if !shell.is_absolute() || !runnable(&shell) {
             return Err(AccountError::Shell {
                 login: login.to_owned(),
@@ -90,7 +91,14 @@ impl Account {
         }
         let shells = std::fs::read_to_string("/etc/shells").ok();
         let ordinary_shell = is_ordinary(&shell, shells.as_deref());
-        Ok(Self { name: user.name, uid: user.uid, gid: user.gid, home: user.dir, shell, ordinary_shell })
+        Ok(Self {
+            name: user.name,
+            uid: user.uid,
+            gid: user.gid,
+            home: user.dir,
+            shell,
+            ordinary_shell,
+        })
     }
 
     /// The name as the C library wants it.

@@ -46,7 +46,10 @@ pub(super) fn unix_now() -> i64 {
 /// # Safety
 /// As POSIX asks: `time` is null or points to a writable `timespec`.
 #[unsafe(no_mangle)]
-unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> libc::c_int {
+unsafe extern "C" fn clock_gettime(
+    clock: libc::clockid_t,
+    time: *mut libc::timespec,
+) -> libc::c_int {
     let id = match clock {
         libc::CLOCK_REALTIME => ClockId::Realtime,
         libc::CLOCK_MONOTONIC => ClockId::Monotonic,
@@ -59,11 +62,12 @@ unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::time
         _ => 0,
     };
     let seconds = tv_sec.saturating_add(correction).max(0);
+    #[allow(clippy::useless_conversion, reason = "the C type has 32 bits on some boards")]
+    let seconds = seconds.try_into().unwrap_or(libc::time_t::MAX);
     // SAFETY: `time` is the caller's promise; null is the kernel's EFAULT.
     match unsafe { time.as_mut() } {
         Some(time) => {
-            // The C types are narrower on 32-bit boards.
-            time.tv_sec = seconds.try_into().unwrap_or(libc::time_t::MAX);
+            time.tv_sec = seconds;
             time.tv_nsec = tv_nsec as _;
             0
         }

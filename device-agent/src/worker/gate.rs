@@ -142,7 +142,11 @@ impl Gate {
     }
 
     /// Decides, and tells the supervisor what was decided.
-    pub(super) async fn admit(&self, channel: u32, request: Request<'_>) -> Result<Admitted, Denied> {
+    pub(super) async fn admit(
+        &self,
+        channel: u32,
+        request: Request<'_>,
+    ) -> Result<Admitted, Denied> {
         let (kind, detail) = (request.kind(), request.detail());
         if let Err(denied) = self.decide(&request) {
             self.refuse(channel, &request, &denied).await?;
@@ -365,7 +369,10 @@ mod tests {
     async fn every_decision_and_every_end_is_told() {
         let (gate, mut events) = gate(&["exec"], Rights::ALL);
         let mut admitted = gate.admit(4, Request::Exec("id")).await.unwrap();
-        assert!(matches!(events.try_recv().unwrap(), WorkerEvent::ChannelOpened { channel: 4, .. }));
+        assert!(matches!(
+            events.try_recv().unwrap(),
+            WorkerEvent::ChannelOpened { channel: 4, .. }
+        ));
         admitted.received(3);
         admitted.ended(Some(2), None);
         drop(admitted);
@@ -374,7 +381,10 @@ mod tests {
             WorkerEvent::ChannelClosed { channel: 4, exit: Some(2), bytes_in: 3, .. }
         ));
         gate.admit(5, Request::Shell).await.unwrap_err();
-        assert!(matches!(events.try_recv().unwrap(), WorkerEvent::ChannelRefused { channel: 5, .. }));
+        assert!(matches!(
+            events.try_recv().unwrap(),
+            WorkerEvent::ChannelRefused { channel: 5, .. }
+        ));
     }
 
     #[tokio::test]

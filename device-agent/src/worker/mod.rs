@@ -42,5 +42,5 @@ pub use event::{ChannelKind, WorkerEvent};
 pub use exec_helper::{ExecHelperArgs, exec_helper};
 pub use order::{OrderError, WorkerOrder};
 pub use run::{WorkerArgs, init_log, main};
-pub use stdio::StdioArgs;
 pub use spawn::{SpawnError, Worker, spawn};
+pub use stdio::StdioArgs;

@@ -52,7 +52,8 @@ fn verify(account: &Account) -> Result<(), PrivilegeError> {
     if [gids.real, gids.effective, gids.saved] != [account.gid; 3] {
         return Err(PrivilegeError::Kept("a group id is another"));
     }
-    if account.gid.as_raw() != 0 && call("read the groups", nix::unistd::getgroups())?.contains(&Gid::from_raw(0))
+    if account.gid.as_raw() != 0
+        && call("read the groups", nix::unistd::getgroups())?.contains(&Gid::from_raw(0))
         && !is_member_of_root(account)
     {
         return Err(PrivilegeError::Kept("the root group"));
@@ -65,7 +66,7 @@ fn verify(account: &Account) -> Result<(), PrivilegeError> {
         status
             .lines()
             .find_map(|line| line.strip_prefix(name))
-            .is_some_and(|bits| bits.trim_matches([':', '\t', ' ', '0']) != "")
+            .is_some_and(|bits| !bits.trim_matches([':', '\t', ' ', '0']).is_empty())
     };
     if capability("CapPrm") || capability("CapEff") || capability("CapAmb") {
         return Err(PrivilegeError::Kept("capabilities"));

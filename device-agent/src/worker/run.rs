@@ -19,7 +19,7 @@ use super::event::WorkerEvent;
 use super::gate::{Actions, Events};
 use super::limits::{EVENTS, FAREWELL};
 use super::order::WorkerOrder;
-use super::ssh::{self, Terms};
+use super::ssh::{self, End, Rekey, Terms};
 use super::stdio::{Stdio, StdioArgs};
 use super::wire::Wire;
 use super::{clock, privilege};
@@ -49,7 +49,8 @@ pub fn main(args: &WorkerArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            // As ssh and sshd: the line itself failed.
+            ExitCode::from(255)
         }
     }
 }
@@ -72,7 +73,8 @@ fn supervised() -> anyhow::Result<()> {
     let control = std::io::stdout().as_fd().try_clone_to_owned().context("no control socket")?;
     release_stdio()?;
     let mut control = Control::new(control)?;
-    let prepared = control.read().context("no order from the supervisor").and_then(|order| prepare(&order));
+    let prepared =
+        control.read().context("no order from the supervisor").and_then(|order| prepare(&order));
     let session = match prepared {
         Ok(session) => session,
         Err(error) => {
@@ -90,15 +92,21 @@ fn supervised() -> anyhow::Result<()> {
 fn prepare(order: &[u8]) -> anyhow::Result<Session> {
     let order = WorkerOrder::decode(order)?;
     clock::correct(order.clock_correction)?;
-    let host_key = PrivateKey::from_openssh(&*order.host_key).context("the order's host key is not valid")?;
+    let host_key =
+        PrivateKey::from_openssh(&*order.host_key).context("the order's host key is not valid")?;
     let host_certificate = match &order.host_certificate {
-        Some(line) => Some(Certificate::from_openssh(line.trim()).context("the order's host certificate is not valid")?),
+        Some(line) => Some(
+            Certificate::from_openssh(line.trim())
+                .context("the order's host certificate is not valid")?,
+        ),
         None => None,
     };
     let authorities = order
         .user_cas
         .iter()
-        .map(|line| PublicKey::from_openssh(line.trim()).context("the order's user authority is not valid"))
+        .map(|line| {
+            PublicKey::from_openssh(line.trim()).context("the order's user authority is not valid")
+        })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let terms = Terms {
         session: order.session,
@@ -109,6 +117,8 @@ fn prepare(order: &[u8]) -> anyhow::Result<Session> {
         plain_keys: Vec::new(),
         expires_at: Some(i64::try_from(order.expires_at).unwrap_or(i64::MAX)),
         env: order.env.clone(),
+        rekey: Rekey::default(),
+        accept_env: Vec::new(),
     };
     let account = take_on(&terms.login)?;
     Ok(Session { terms, host_key, host_certificate, account })
@@ -149,7 +159,12 @@ fn started(account: &Account) -> WorkerEvent {
     }
 }
 
-fn run(session: Session, input: OwnedFd, output: OwnedFd, control: Option<Control>) -> anyhow::Result<()> {
+fn run(
+    session: Session,
+    input: OwnedFd,
+    output: OwnedFd,
+    control: Option<Control>,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Only names are looked up off the thread.
@@ -157,6 +172,7 @@ fn run(session: Session, input: OwnedFd, output: OwnedFd, control: Option<Contro
         .build()?;
     runtime.block_on(async {
         let (sender, receiver) = mpsc::channel(EVENTS);
+        let out = output.try_clone()?;
         let wire = Wire::new(input, output).context("the session's descriptors cannot be watched")?;
         let Session { terms, host_key, host_certificate, account } = session;
         let events = Events::new(sender.clone());
@@ -170,8 +186,8 @@ fn run(session: Session, input: OwnedFd, output: OwnedFd, control: Option<Contro
             }
         };
         tokio::pin!(teller);
-        let reason = tokio::select! {
-            reason = ssh::serve(wire, terms, account, (host_key, host_certificate), events) => reason,
+        let End { reason, clean } = tokio::select! {
+            end = ssh::serve(wire, out, terms, account, (host_key, host_certificate), events) => end,
             // It ends before us only when nobody listens.
             gone = &mut teller => {
                 gone.context("the supervisor is gone")?;
@@ -179,12 +195,14 @@ fn run(session: Session, input: OwnedFd, output: OwnedFd, control: Option<Contro
             }
         };
         tracing::info!(%reason, "session ended");
-        drop(sender.send(WorkerEvent::Ended { reason }).await);
+        drop(sender.send(WorkerEvent::Ended { reason: reason.clone() }).await);
         drop(sender);
         match tokio::time::timeout(FAREWELL, teller).await {
-            Ok(told) => told.context("the last events were not delivered"),
+            Ok(told) => told.context("the last events were not delivered")?,
             Err(_) => anyhow::bail!("the supervisor does not take the last events"),
         }
+        anyhow::ensure!(clean, reason);
+        Ok(())
     })
 }
 

@@ -82,10 +82,9 @@ pub async fn spawn(order: &WorkerOrder, exe: &Path) -> Result<Worker, SpawnError
     if let Some(level) = std::env::var_os("RUST_LOG") {
         command.env("RUST_LOG", level);
     }
-    let mut child = command.spawn().map_err(|source| SpawnError::Start {
-        exe: exe.display().to_string(),
-        source,
-    })?;
+    let mut child = command
+        .spawn()
+        .map_err(|source| SpawnError::Start { exe: exe.display().to_string(), source })?;
     // Our copies of the child's ends live in `command`; while they do, neither
     // side would ever see the other's end.
     drop(command);

@@ -8,6 +8,7 @@
 //! root, the login root names.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -18,7 +19,7 @@ use uuid::Uuid;
 
 use super::gate::Actions;
 use super::spawn::SUPERVISED;
-use super::ssh::Terms;
+use super::ssh::{Rekey, Terms};
 
 /// Largest key or authorized-keys file read.
 const FILE_MAX: u64 = 1024 * 1024;
@@ -57,6 +58,15 @@ pub struct StdioArgs {
     /// End the session after this time
     #[arg(long, value_name = "SECONDS", requires = "stdio")]
     lasts: Option<i64>,
+    /// Exchange keys anew after so many bytes either way [default: 1 GiB]
+    #[arg(long, value_name = "BYTES", requires = "stdio")]
+    rekey_bytes: Option<usize>,
+    /// Exchange keys anew after this time [default: 3600]
+    #[arg(long, value_name = "SECONDS", requires = "stdio")]
+    rekey_seconds: Option<u64>,
+    /// Take this variable from the client too; a trailing * matches the rest
+    #[arg(long = "accept-env", value_name = "NAME", requires = "stdio")]
+    accept_env: Vec<String>,
 }
 
 /// What the options amount to.
@@ -74,6 +84,14 @@ impl StdioArgs {
         self.stdio
     }
 
+    fn rekey(&self) -> Rekey {
+        let default = Rekey::default();
+        Rekey {
+            bytes: self.rekey_bytes.map_or(default.bytes, |bytes| bytes.min(default.bytes)),
+            time: self.rekey_seconds.map_or(default.time, Duration::from_secs),
+        }
+    }
+
     pub(super) fn read(&self) -> anyhow::Result<Stdio> {
         ensure!(
             std::env::var_os(SUPERVISED).is_none(),
@@ -82,7 +100,9 @@ impl StdioArgs {
         let Some(host_key) = &self.host_key else { bail!("--host-key is missing") };
         let login = match &self.login {
             Some(login) => login.clone(),
-            None => User::from_uid(Uid::current())?.context("whoever starts this has no account")?.name,
+            None => {
+                User::from_uid(Uid::current())?.context("whoever starts this has no account")?.name
+            }
         };
         let actions: Vec<&str> = if self.actions.is_empty() {
             Actions::TOKENS.to_vec()
@@ -101,6 +121,8 @@ impl StdioArgs {
                 plain_keys: keys(self.authorized_keys.as_deref())?,
                 expires_at: None,
                 env: Vec::new(),
+                rekey: self.rekey(),
+                accept_env: self.accept_env.clone(),
             },
             host_key: private,
             host_certificate: self.host_cert.as_deref().map(certificate).transpose()?,

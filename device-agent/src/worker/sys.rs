@@ -2,14 +2,17 @@
 //!
 //! Each is one system call with its reason. Nothing else of the worker is
 //! allowed `unsafe`.
-#![allow(unsafe_code, reason = "audited: descriptors and signal dispositions have no safe interface here")]
+#![allow(
+    unsafe_code,
+    reason = "audited: descriptors and signal dispositions have no safe interface here"
+)]
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal};
 
 /// Duplicates a descriptor known only by its number, close-on-exec.
 ///
@@ -24,7 +27,9 @@ pub(super) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
 /// Marks every descriptor from 3 on close-on-exec.
 pub(super) fn close_on_exec_from_three() {
     // SAFETY: the call touches flags of descriptors only, no memory.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let done = unsafe {
+        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
     if done == 0 {
         return;
     }
@@ -50,6 +55,10 @@ pub(super) fn reset_signals() {
         if let Err(error) = unsafe { nix::sys::signal::sigaction(signal, &default) } {
             tracing::debug!(%signal, %error, "a signal keeps its disposition");
         }
+    }
+    for number in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+        // SAFETY: as above; these have no names.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
     }
     if let Err(error) =
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)

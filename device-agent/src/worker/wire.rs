@@ -12,8 +12,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
-use super::sys;
 use super::limits::{COPY_CHUNK, SOCKET_BUFFER};
+use super::sys;
 
 pub(super) struct Wire {
     input: AsyncFd<OwnedFd>,
@@ -21,7 +21,13 @@ pub(super) struct Wire {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    begun: bool,
 }
+
+/// What a peer begins with (RFC 4253, section 4.2: `SSH-…`). The library waits
+/// for a whole line, and for more after an empty one; whoever begins otherwise
+/// can be told at once.
+const FIRST: u8 = b'S';
 
 impl Wire {
     /// Takes over both descriptors, non-blocking. Must run inside a runtime.
@@ -36,6 +42,7 @@ impl Wire {
             buffer: vec![0; COPY_CHUNK].into_boxed_slice(),
             start: 0,
             end: 0,
+            begun: false,
         })
     }
 }
@@ -74,6 +81,12 @@ impl AsyncRead for Wire {
                     Ok(read) => {
                         this.start = 0;
                         this.end = read?;
+                        if !this.begun && this.end > 0 {
+                            this.begun = true;
+                            if this.buffer.first() != Some(&FIRST) {
+                                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                            }
+                        }
                         break;
                     }
                     Err(_would_block) => {}

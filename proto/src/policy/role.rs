@@ -125,7 +125,7 @@ impl fmt::Display for Selector {
 
 /// A role a person holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "role", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "role", rename_all = "snake_case", from = "StrictRole")]
 pub enum Role {
     /// Everything, on every device.
     Administrator,
@@ -136,6 +136,24 @@ pub enum Role {
         /// Which accounts.
         logins: BTreeSet<Login>,
     },
+}
+
+/// How a role is read. An administrator has braces here because serde looks for unknown fields
+/// only between braces: "administrator of site=oslo" must not pass for administrator of everything.
+#[derive(Deserialize)]
+#[serde(tag = "role", rename_all = "snake_case", deny_unknown_fields)]
+enum StrictRole {
+    Administrator {},
+    Engineer { selector: Selector, logins: BTreeSet<Login> },
+}
+
+impl From<StrictRole> for Role {
+    fn from(role: StrictRole) -> Self {
+        match role {
+            StrictRole::Administrator {} => Self::Administrator,
+            StrictRole::Engineer { selector, logins } => Self::Engineer { selector, logins },
+        }
+    }
 }
 
 impl Role {

@@ -50,7 +50,11 @@ const FUTURE: [(&str, &str, &str); 4] = [
         "Control: goodbye with the unknown code 60000, its line and an unknown field 3",
         "a1 04 a3 00 19 ea60 01 63 736164 03 f6",
     ),
-    ("null-fields", "Hello whose fields 3 and 6 are null, which means absent", "a3 00 01 03 f6 06 f6"),
+    (
+        "null-fields",
+        "Hello whose fields 3 and 6 are null, which means absent",
+        "a3 00 01 03 f6 06 f6",
+    ),
 ];
 
 fn spaced(text: &str) -> Vec<u8> {
@@ -76,7 +80,17 @@ fn every_frozen_message_reads_as_what_it_meant() {
 #[test]
 fn a_field_of_a_later_version_changes_nothing() {
     // Key 4000 with a value of every type the decoder admits.
-    let unknown = ["01", "20", "43010203", "63616263", "820102", "a2000101f5", "f4", "f6", "fb3ff0000000000000"];
+    let unknown = [
+        "01",
+        "20",
+        "43010203",
+        "63616263",
+        "820102",
+        "a2000101f5",
+        "f4",
+        "f6",
+        "fb3ff0000000000000",
+    ];
     for sample in samples::all() {
         for value in unknown {
             let mut newer = sample.encoded.clone();

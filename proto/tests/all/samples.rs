@@ -9,9 +9,7 @@ use belay_proto::wire::control::{
     Control, Ended, Hello, HelloAnswer, Renamed, Renew, Renewed, Trust, Welcome,
 };
 use belay_proto::wire::frame::{LENGTH_BYTES, decode_payload, encode_frame};
-use belay_proto::wire::open::{
-    Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, kind,
-};
+use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, kind};
 use minicbor::{Decode, Encode};
 use uuid::Uuid;
 
@@ -21,15 +19,16 @@ pub(crate) struct Sample {
     pub(crate) file: &'static str,
     /// One line about it.
     pub(crate) what: &'static str,
-    /// The fuzz target that reads such messages.
-    pub(crate) target: &'static str,
     /// What today's encoder makes of it: the payload, without its length.
     pub(crate) encoded: Vec<u8>,
     /// Today's decoder on the frozen bytes; the error says how they differ.
-    pub(crate) reads: Box<dyn Fn(&[u8]) -> Result<(), String>>,
+    pub(crate) reads: Box<Reads>,
 }
 
-fn sample<M>(file: &'static str, target: &'static str, what: &'static str, value: M) -> Sample
+/// Reads bytes and compares.
+pub(crate) type Reads = dyn Fn(&[u8]) -> Result<(), String>;
+
+fn sample<M>(file: &'static str, what: &'static str, value: M) -> Sample
 where
     M: Encode<()> + for<'b> Decode<'b, ()> + PartialEq + std::fmt::Debug + 'static,
 {
@@ -39,15 +38,14 @@ where
         Ok(read) => Err(format!("reads as {read:?}, not {value:?}")),
         Err(error) => Err(format!("cannot be read: {error} ({error:?})")),
     };
-    Sample { file, what, target, encoded, reads: Box::new(reads) }
+    Sample { file, what, encoded, reads: Box::new(reads) }
 }
 
 pub(crate) const DEVICE: DeviceId =
     DeviceId::from_uuid(Uuid::from_u128(0x0197_a3c2_7a30_7cc1_9d0e_3f2a_1b4c_5d6e));
 const SESSION: SessionId =
     SessionId::from_uuid(Uuid::from_u128(0x0197_a3c2_8b41_7dd2_8e1f_4a3b_2c5d_6e7f));
-const USER: UserId =
-    UserId::from_uuid(Uuid::from_u128(0x0197_a3c2_9c52_7ee3_9f20_5b4c_3d6e_7f80));
+const USER: UserId = UserId::from_uuid(Uuid::from_u128(0x0197_a3c2_9c52_7ee3_9f20_5b4c_3d6e_7f80));
 
 const SSH_KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f ca";
@@ -122,18 +120,16 @@ fn handshake() -> Vec<Sample> {
         ..welcome.clone()
     };
     let answer = |welcome, refused| HelloAnswer { welcome, refused };
-    let t = "frame_control";
     vec![
-        sample("hello", t, "Hello of a device, every field", hello),
-        sample("hello-empty", t, "Hello with nothing in it: version 0", Hello::default()),
-        sample("welcome", t, "HelloAnswer: a Welcome, every field", answer(Some(welcome), None)),
-        sample("welcome-short", t, "HelloAnswer: a client's Welcome", answer(Some(short), None)),
-        sample("hello-refused", t, "HelloAnswer: Refused", answer(None, Some(refused()))),
+        sample("hello", "Hello of a device, every field", hello),
+        sample("hello-empty", "Hello with nothing in it: version 0", Hello::default()),
+        sample("welcome", "HelloAnswer: a Welcome, every field", answer(Some(welcome), None)),
+        sample("welcome-short", "HelloAnswer: a client's Welcome", answer(Some(short), None)),
+        sample("hello-refused", "HelloAnswer: Refused", answer(None, Some(refused()))),
     ]
 }
 
 fn control() -> Vec<Sample> {
-    let t = "frame_control";
     let none = Control::default;
     let renew = Renew { csr: vec![0x30, 0x03, 1, 2, 3].into(), ssh_host_key: Some(SSH_KEY.into()) };
     let renewed = Renewed {
@@ -141,32 +137,31 @@ fn control() -> Vec<Sample> {
         certificate: vec![0x30, 0x02, 5, 0].into(),
         ssh_host_certificate: Some(SSH_CERTIFICATE.into()),
     };
-    let renamed = Renamed {
-        name: "pump-18".parse().unwrap(),
-        ssh_host_certificate: SSH_CERTIFICATE.into(),
-    };
+    let renamed =
+        Renamed { name: "pump-18".parse().unwrap(), ssh_host_certificate: SSH_CERTIFICATE.into() };
     let goodbye = Refused::new(Code::Draining, "the relay is shutting down", "");
     let ended = Ended { session: SESSION, reason: Refused::new(Code::UserDisabled, "", "") };
     vec![
-        sample("ping", t, "Control: ping", Control { ping: Some(7), ..none() }),
-        sample("pong", t, "Control: pong of the largest number", Control {
-            pong: Some(u64::MAX),
-            ..none()
-        }),
-        sample("renew", t, "Control: Renew", Control { renew: Some(renew), ..none() }),
-        sample("renewed", t, "Control: Renewed", Control { renewed: Some(renewed), ..none() }),
-        sample("goodbye", t, "Control: goodbye", Control { goodbye: Some(goodbye), ..none() }),
-        sample("trust", t, "Control: Trust", Control { trust: Some(trust()), ..none() }),
-        sample("ended", t, "Control: Ended, a refusal of a bare code", Control {
-            ended: Some(ended),
-            ..none()
-        }),
-        sample("renamed", t, "Control: Renamed", Control { renamed: Some(renamed), ..none() }),
+        sample("ping", "Control: ping", Control { ping: Some(7), ..none() }),
+        sample(
+            "pong",
+            "Control: pong of the largest number",
+            Control { pong: Some(u64::MAX), ..none() },
+        ),
+        sample("renew", "Control: Renew", Control { renew: Some(renew), ..none() }),
+        sample("renewed", "Control: Renewed", Control { renewed: Some(renewed), ..none() }),
+        sample("goodbye", "Control: goodbye", Control { goodbye: Some(goodbye), ..none() }),
+        sample("trust", "Control: Trust", Control { trust: Some(trust()), ..none() }),
+        sample(
+            "ended",
+            "Control: Ended, a refusal of a bare code",
+            Control { ended: Some(ended), ..none() },
+        ),
+        sample("renamed", "Control: Renamed", Control { renamed: Some(renamed), ..none() }),
     ]
 }
 
 fn opening() -> Vec<Sample> {
-    let t = "open_grant";
     let open = Open {
         device: Some("pump-17".into()),
         kind: Some(kind::SSH.into()),
@@ -182,26 +177,26 @@ fn opening() -> Vec<Sample> {
     let obliged = Grant { obligations: Some(vec!["record".into()]), ..grant() };
     let (no, yes) = (Some(refused()), Some(Accepted {}));
     vec![
-        sample("open", t, "Open", open),
-        sample("opened", t, "OpenAnswer: Opened", OpenAnswer {
-            opened: Some(opened),
-            refused: None,
-        }),
-        sample("open-refused", t, "OpenAnswer: Refused", OpenAnswer {
-            opened: None,
-            refused: no.clone(),
-        }),
-        sample("grant", t, "Grant: what is signed, its domain string not in it", grant()),
-        sample("grant-obliged", t, "Grant with an obligation", obliged),
-        sample("signed-grant", t, "SignedGrant", signed_grant()),
-        sample("deliver", t, "Deliver", Deliver { grant: signed.into() }),
-        sample("accepted", t, "DeliverAnswer: Accepted", DeliverAnswer {
-            accepted: yes,
-            refused: None,
-        }),
-        sample("deliver-refused", t, "DeliverAnswer: Refused", DeliverAnswer {
-            accepted: None,
-            refused: no,
-        }),
+        sample("open", "Open", open),
+        sample("opened", "OpenAnswer: Opened", OpenAnswer { opened: Some(opened), refused: None }),
+        sample(
+            "open-refused",
+            "OpenAnswer: Refused",
+            OpenAnswer { opened: None, refused: no.clone() },
+        ),
+        sample("grant", "Grant: what is signed, its domain string not in it", grant()),
+        sample("grant-obliged", "Grant with an obligation", obliged),
+        sample("signed-grant", "SignedGrant", signed_grant()),
+        sample("deliver", "Deliver", Deliver { grant: signed.into() }),
+        sample(
+            "accepted",
+            "DeliverAnswer: Accepted",
+            DeliverAnswer { accepted: yes, refused: None },
+        ),
+        sample(
+            "deliver-refused",
+            "DeliverAnswer: Refused",
+            DeliverAnswer { accepted: None, refused: no },
+        ),
     ]
 }

@@ -9,13 +9,11 @@ use belay_proto::token::{Fingerprint, Invitation, Secret};
 use belay_proto::wire::control::{
     Control, Ended, Hello, HelloAnswer, Renamed, Renew, Renewed, Trust, Welcome,
 };
-use belay_proto::wire::open::{
-    Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened,
-};
+use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened};
+use minicbor::Encoder;
 use minicbor::bytes::ByteVec;
 use minicbor::data::Type;
 use minicbor::encode::Write;
-use minicbor::Encoder;
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -154,10 +152,8 @@ pub(crate) fn deliver() -> impl Strategy<Value = Deliver> {
 }
 
 pub(crate) fn deliver_answer() -> impl Strategy<Value = DeliverAnswer> {
-    (any::<bool>(), option::of(refused())).prop_map(|(yes, refused)| DeliverAnswer {
-        accepted: yes.then_some(Accepted {}),
-        refused,
-    })
+    (any::<bool>(), option::of(refused()))
+        .prop_map(|(yes, refused)| DeliverAnswer { accepted: yes.then_some(Accepted {}), refused })
 }
 
 pub(crate) fn grant() -> impl Strategy<Value = Grant> {

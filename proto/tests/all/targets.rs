@@ -25,11 +25,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// One target.
-pub type Target = fn(&[u8]);
+pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the names of their corpora.
-#[cfg_attr(fuzzing, allow(dead_code, reason = "a fuzz target calls one of them"))]
-pub const ALL: [(&str, Target); 5] = [
+pub(crate) const ALL: [(&str, Target); 5] = [
     ("frame_control", frame_control),
     ("open_grant", open_grant),
     ("invitation", invitation),
@@ -38,7 +37,7 @@ pub const ALL: [(&str, Target); 5] = [
 ];
 
 /// A frame's length, and the messages of the control stream.
-pub fn frame_control(data: &[u8]) {
+pub(crate) fn frame_control(data: &[u8]) {
     if let Some(prefix) = data.first_chunk::<LENGTH_BYTES>()
         && let Ok(length) = payload_length(*prefix)
     {
@@ -55,7 +54,7 @@ pub fn frame_control(data: &[u8]) {
 }
 
 /// The messages that open a session, and the grant's check.
-pub fn open_grant(data: &[u8]) {
+pub(crate) fn open_grant(data: &[u8]) {
     message::<Open>(data);
     if let Some(answer) = message::<OpenAnswer>(data) {
         answer.refused.iter().for_each(one_line);
@@ -77,7 +76,12 @@ pub fn open_grant(data: &[u8]) {
 }
 
 fn verify(encoded: &[u8]) {
-    let no = SignedGrant::verify(encoded, &Signed(false), DeviceId::from_uuid(Default::default()), UnixTime(0));
+    let no = SignedGrant::verify(
+        encoded,
+        &Signed(false),
+        DeviceId::from_uuid(Default::default()),
+        UnixTime(0),
+    );
     assert!(
         matches!(no, Err(GrantError::Unreadable(_) | GrantError::Signature)),
         "nothing of a grant is looked at before its signature"
@@ -103,7 +107,7 @@ impl VerifySignature for Signed {
 }
 
 /// Enrolment tokens and login codes as people paste them.
-pub fn invitation(data: &[u8]) {
+pub(crate) fn invitation(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     for purpose in [Purpose::Enrol, Purpose::Login] {
         match Invitation::from_text(&text, purpose) {
@@ -121,7 +125,7 @@ pub fn invitation(data: &[u8]) {
 }
 
 /// Everything people type that becomes a name, and text of a peer that is printed.
-pub fn names(data: &[u8]) {
+pub(crate) fn names(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     name::<DeviceName>(&text);
     name::<UserName>(&text);
@@ -130,14 +134,13 @@ pub fn names(data: &[u8]) {
     name::<LabelValue>(&text);
     name::<Label>(&text);
     name::<Selector>(&text);
-    for id in [
+    let ids = [
         text.parse::<DeviceId>().map(|id| id.to_string()),
         text.parse::<UserId>().map(|id| id.to_string()),
         text.parse::<SessionId>().map(|id| id.to_string()),
-    ] {
-        if let Ok(id) = id {
-            assert!(id.len() == 36 && id.is_ascii());
-        }
+    ];
+    for id in ids.into_iter().flatten() {
+        assert!(id.len() == 36 && id.is_ascii());
     }
     let shown = printable(&text);
     assert!(shown.len() <= error_line::MAX && !shown.contains(char::is_control));
@@ -159,7 +162,7 @@ where
 }
 
 /// The HTTPS interface's bodies.
-pub fn api(data: &[u8]) {
+pub(crate) fn api(data: &[u8]) {
     json::<api::EnrolRequest>(data);
     json::<api::LoginRequest>(data);
     json::<api::DeviceChange>(data);

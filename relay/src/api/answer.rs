@@ -46,7 +46,16 @@ const fn status(code: Code) -> StatusCode {
             StatusCode::SERVICE_UNAVAILABLE
         }
         Code::Internal | Code::Other(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        _ => StatusCode::FORBIDDEN,
+        Code::UserDisabled
+        | Code::Quarantined
+        | Code::NotAllowed
+        | Code::LoginNotAllowed
+        | Code::DeviceRefused
+        | Code::BadGrant
+        | Code::TokenExpired
+        | Code::TokenUsedUp
+        | Code::RenewOnly
+        | _ => StatusCode::FORBIDDEN,
     }
 }
 

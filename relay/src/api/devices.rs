@@ -30,13 +30,10 @@ pub(super) async fn change(
     Path(device): Path<String>,
     Strict(change): Strict<DeviceChange>,
 ) -> Result<Json<Device>, Failure> {
-    let edits = change.name.is_some()
-        || !change.set_labels.is_empty()
-        || !change.remove_labels.is_empty();
-    let rights = [
-        (edits, AdminRight::EditDevice),
-        (change.status.is_some(), AdminRight::DeviceStatus),
-    ];
+    let edits =
+        change.name.is_some() || !change.set_labels.is_empty() || !change.remove_labels.is_empty();
+    let rights =
+        [(edits, AdminRight::EditDevice), (change.status.is_some(), AdminRight::DeviceStatus)];
     for (asked, right) in rights {
         if asked && !caller.may(right) {
             let cause = format!("none of your roles has the right {}", right.token());

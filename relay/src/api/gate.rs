@@ -13,8 +13,9 @@ use belay_proto::time::UnixTime;
 use belay_tunnel::clock;
 use belay_tunnel::pki::{Identity, PeerCertificate};
 
-use super::answer::{Failure, no_store};
 use super::Api;
+use super::answer::{Failure, no_store};
+use crate::span::plain;
 use crate::store::{Actor, Event, EventKind, UserRecord};
 
 /// What a route asks of the caller.
@@ -197,9 +198,11 @@ async fn person(api: &Api, peer: &Peer) -> Result<Caller, No> {
             return Err(stranger(Code::NotAllowed, cause, LOG_IN));
         }
     };
-    let found = api.store.user(id).await.map_err(|error| {
-        No::Stranger(Failure::from(Refused::from(&error)))
-    })?;
+    let found = api
+        .store
+        .user(id)
+        .await
+        .map_err(|error| No::Stranger(Failure::from(Refused::from(&error))))?;
     let Some(user) = found else {
         let cause = "the relay does not know this user any more";
         return Err(stranger(Code::UnknownIdentity, cause, "ask an administrator"));
@@ -207,12 +210,12 @@ async fn person(api: &Api, peer: &Peer) -> Result<Caller, No> {
     let refuse = |refused| No::Known(Box::new(user.clone()), refused);
     let now = clock::now();
     if now > certificate.not_after {
-        let ago = crate::login::plain(now.distance(certificate.not_after));
+        let ago = plain(now.distance(certificate.not_after));
         let cause = format!("your certificate expired {ago} ago");
         return Err(refuse(Refused::new(Code::Expired, cause, LOG_IN)));
     }
     if now < certificate.not_before {
-        let until = crate::login::plain(now.distance(certificate.not_before));
+        let until = plain(now.distance(certificate.not_before));
         let cause = format!("your certificate begins {until} from now");
         let remedy = "set the clocks of this computer and the relay, then run: belay login";
         return Err(refuse(Refused::new(Code::NotYetValid, cause, remedy)));

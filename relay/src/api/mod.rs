@@ -19,9 +19,7 @@ use axum::extract::{Extension, State};
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router};
-use belay_proto::api::{
-    EnrolAnswer, EnrolRequest, LoginAnswer, LoginRequest, WhoAmI, path,
-};
+use belay_proto::api::{EnrolAnswer, EnrolRequest, LoginAnswer, LoginRequest, WhoAmI, path};
 use belay_proto::policy::AdminRight;
 use belay_tunnel::address::RelayAddress;
 use belay_tunnel::clock;

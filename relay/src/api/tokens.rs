@@ -66,11 +66,7 @@ fn check(request: &TokenRequest) -> Result<Option<NamePattern>, Refused> {
 }
 
 /// The string to hand over.
-pub(super) fn invitation(
-    api: &Api,
-    secret: &Secret,
-    purpose: Purpose,
-) -> Result<String, Refused> {
+pub(super) fn invitation(api: &Api, secret: &Secret, purpose: Purpose) -> Result<String, Refused> {
     let invitation = Invitation {
         relay: api.address.to_string(),
         ca: api.authority.fingerprint(),

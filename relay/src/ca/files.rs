@@ -10,8 +10,8 @@ use belay_tunnel::pki::{AuthorityError, CertificateAuthority, GrantKeyError, Gra
 use belay_tunnel::private_file;
 use zeroize::Zeroizing;
 
-use super::ssh::{self, SshAuthority, SshError};
 use super::Authority;
+use super::ssh::{self, SshAuthority, SshError};
 
 const DIR: &str = "keys";
 const CA_CERTIFICATE: &str = "deployment-ca.crt";
@@ -19,6 +19,10 @@ const CA_KEY: &str = "deployment-ca.key";
 const SSH_USER_CA: &str = "ssh-user-ca";
 const SSH_HOST_CA: &str = "ssh-host-ca";
 const GRANT_KEY: &str = "grant.key";
+const QUIC_RESET_KEY: &str = "quic-reset.key";
+
+/// Bytes of the stateless-reset key.
+pub(super) const RESET_KEY: usize = 32;
 
 /// Longest key file read.
 const MAX_FILE: u64 = 64 * 1024;
@@ -41,6 +45,9 @@ pub enum FilesError {
     /// A file holds something else.
     #[error("{0} holds no key")]
     NoKey(PathBuf),
+    /// No random numbers.
+    #[error("the system gave no random numbers")]
+    Random,
     /// X.509.
     #[error(transparent)]
     Certificate(#[from] AuthorityError),
@@ -68,6 +75,9 @@ pub(super) fn make(data: &Path, name: &str, now: UnixTime) -> Result<Authority, 
     write(SSH_USER_CA, ssh::generate("belay user CA")?.as_bytes())?;
     write(SSH_HOST_CA, ssh::generate("belay host CA")?.as_bytes())?;
     write(GRANT_KEY, &GrantSigner::generate()?)?;
+    let mut reset = Zeroizing::new([0; RESET_KEY]);
+    aws_lc_rs::rand::fill(reset.as_mut_slice()).map_err(|_| FilesError::Random)?;
+    write(QUIC_RESET_KEY, reset.as_slice())?;
     // The directory's own name, for a power cut right after.
     let synced = fs::File::open(data).and_then(|data| data.sync_all());
     synced.map_err(|e| FilesError::Write(data.to_owned(), e))?;
@@ -88,6 +98,7 @@ pub(super) fn load(data: &Path, name: &str) -> Result<Authority, FilesError> {
         deployment: CertificateAuthority::load(&text(CA_CERTIFICATE)?, &text(CA_KEY)?)?,
         ssh: SshAuthority::load(&text(SSH_USER_CA)?, &text(SSH_HOST_CA)?)?,
         grants: GrantSigner::from_pkcs8(&read(&dir.join(GRANT_KEY))?)?,
+        quic_reset: reset_key(&dir.join(QUIC_RESET_KEY))?,
     })
 }
 
@@ -98,6 +109,12 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FilesError> {
         return Err(FilesError::NoKey(path.to_owned()));
     }
     fs::read(path).map(Zeroizing::new).map_err(|e| FilesError::Read(path.to_owned(), e))
+}
+
+fn reset_key(path: &Path) -> Result<Zeroizing<[u8; RESET_KEY]>, FilesError> {
+    let bytes = read(path)?;
+    let key = <[u8; RESET_KEY]>::try_from(bytes.as_slice());
+    key.map(Zeroizing::new).map_err(|_| FilesError::NoKey(path.to_owned()))
 }
 
 fn check_private(path: &Path) -> Result<(), FilesError> {

@@ -25,11 +25,12 @@ use belay_tunnel::pki::{
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
+use zeroize::Zeroizing;
 
 pub use files::FilesError;
 pub use relay_certificate::{RelayCertificate, RelayCertificateError};
-pub use ssh::SshError;
 use ssh::SshAuthority;
+pub use ssh::SshError;
 
 /// Life of a device's certificates. They renew at two thirds: a device may be off for a month.
 pub const DEVICE_LIFE: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -63,7 +64,10 @@ impl From<&IssueError> for Refused {
             IssueError::Certificate(AuthorityError::Request) | IssueError::Ssh(SshError::Key) => {
                 Self::new(Code::BadRequest, error.to_string(), "make the key and the request anew")
             }
-            _ => Self::new(
+            IssueError::Certificate(_)
+            | IssueError::ReadBack(_)
+            | IssueError::Key(_)
+            | IssueError::Ssh(_) => Self::new(
                 Code::Internal,
                 "the relay cannot issue a certificate",
                 "ask the relay's operator to look at its log",
@@ -89,6 +93,7 @@ pub struct Authority {
     deployment: CertificateAuthority,
     ssh: SshAuthority,
     grants: GrantSigner,
+    quic_reset: Zeroizing<[u8; files::RESET_KEY]>,
 }
 
 impl Authority {
@@ -198,6 +203,12 @@ impl Authority {
     /// [`SshError::Key`].
     pub fn check_ssh_key(key: &str) -> Result<(), SshError> {
         ssh::key(key).map(drop)
+    }
+
+    /// What makes this deployment's stateless resets (RFC 9000 §10.3): the same after a restart, so
+    /// that a device whose relay was killed learns it with its next packet.
+    pub fn quic_reset_key(&self) -> &[u8] {
+        self.quic_reset.as_slice()
     }
 
     /// Signs a grant; returns the encoded [`belay_proto::grant::SignedGrant`].

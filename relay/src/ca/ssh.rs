@@ -98,9 +98,12 @@ impl SshAuthority {
         let mut builder = builder(public, now, life)?;
         let certificate = (|| {
             builder.cert_type(CertType::Host)?.key_id(format!("{name} {id}"))?;
-            for principal in
-                [name.to_string(), format!("{name}.{DOMAIN}"), id.to_string(), format!("{id}.{DOMAIN}")]
-            {
+            for principal in [
+                name.to_string(),
+                format!("{name}.{DOMAIN}"),
+                id.to_string(),
+                format!("{id}.{DOMAIN}"),
+            ] {
                 builder.valid_principal(principal)?;
             }
             builder.comment(name.as_str())?;
@@ -123,10 +126,8 @@ pub(super) fn generate(comment: &str) -> Result<Zeroizing<String>, SshError> {
 pub(super) fn key(line: &str) -> Result<PublicKey, SshError> {
     let key = (line.len() <= MAX_KEY).then(|| PublicKey::from_openssh(line.trim()).ok()).flatten();
     let key = key.ok_or(SshError::Key)?;
-    match key.algorithm() {
-        Algorithm::Ed25519 | Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 } => Ok(key),
-        _ => Err(SshError::Key),
-    }
+    let certified = [Algorithm::Ed25519, Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }];
+    if certified.contains(&key.algorithm()) { Ok(key) } else { Err(SshError::Key) }
 }
 
 fn builder(public: &str, now: UnixTime, life: Duration) -> Result<Builder, SshError> {

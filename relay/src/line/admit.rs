@@ -23,6 +23,7 @@ use super::registry::next_epoch;
 use crate::store::{DeviceRecord, Event, EventKind, UserRecord};
 
 /// A connection that may stay.
+#[allow(clippy::large_enum_variant, reason = "handed on once, never kept")]
 pub(super) enum Admitted {
     /// A device's line.
     Device(AdmittedDevice),
@@ -125,6 +126,7 @@ impl From<Refused> for Judged {
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "lives for one Hello")]
 enum Who {
     Device {
         record: DeviceRecord,

@@ -25,6 +25,9 @@ const NOTICES: usize = 16;
 /// How long a control message may take to be taken from us.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long sessions may take to record their end: the store's own patience, and some.
+const SESSIONS_END: Duration = Duration::from_secs(30);
+
 /// Holds an admitted client's connection until it ends; its sessions end with it.
 pub(super) async fn hold(carrier: Carrier, admitted: AdmittedClient, shared: &Arc<Shared>) {
     let AdmittedClient { user, mut control } = admitted;
@@ -41,6 +44,7 @@ pub(super) async fn hold(carrier: Carrier, admitted: AdmittedClient, shared: &Ar
                 let Ok((send, recv)) = stream else { break None };
                 let caller = Caller {
                     user: user.clone(),
+                    carrier: carrier.clone(),
                     address: carrier.remote_address(),
                     notices: notices.clone(),
                 };
@@ -78,10 +82,14 @@ pub(super) async fn hold(carrier: Carrier, admitted: AdmittedClient, shared: &Ar
             }
         }
     };
-    sessions.shutdown().await;
     match told {
         Some(refused) => goodbye(&carrier, &mut control, &refused).await,
         None => carrier.close(ResetCode::GONE, ""),
+    }
+    // With the carrier gone every session ends by itself, and records that it did.
+    let ended = timeout(SESSIONS_END, async { while sessions.join_next().await.is_some() {} });
+    if ended.await.is_err() {
+        tracing::error!(user = %user.name, open = sessions.len(), "sessions outlived their client");
     }
     tracing::debug!(user = %user.name, %peer, "client gone");
 }

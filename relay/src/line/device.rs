@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Shared;
 use super::admit::{AdmittedDevice, Control};
-use super::registry::LiveDevice;
+use super::registry::{DeviceGuard, LiveDevice, Order};
 use crate::store::{Event, EventKind, LineDown, LineUp, Renewal};
 
 /// Streams a device may open beside its control stream: none today; one so that a newer agent is
@@ -30,8 +30,21 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// Renewals of one line: one is due every 60 days.
 const MAX_RENEWALS: u32 = 8;
 
-/// Holds an admitted device's line until it ends.
-pub(super) async fn hold(carrier: Carrier, admitted: AdmittedDevice, shared: &Arc<Shared>) {
+/// A device's line that is up. As long as it is idle this and one task are all the relay keeps of
+/// it beside the transport, so what only its beginning or its end needs is not in here.
+pub(super) struct Line {
+    device: Arc<LiveDevice>,
+    guard: DeviceGuard,
+    control: Control,
+    name: DeviceName,
+}
+
+/// Takes an admitted device's line up; `None` when it was not to be held.
+pub(super) async fn begin(
+    carrier: Carrier,
+    admitted: AdmittedDevice,
+    shared: &Arc<Shared>,
+) -> Option<Line> {
     let AdmittedDevice {
         record,
         certificate,
@@ -45,7 +58,7 @@ pub(super) async fn hold(carrier: Carrier, admitted: AdmittedDevice, shared: &Ar
     let peer = carrier.remote_address();
     if renew_only {
         renew_only_line(&carrier, record.id, control, shared).await;
-        return;
+        return None;
     }
     let up = LineUp {
         device: record.id,
@@ -59,10 +72,10 @@ pub(super) async fn hold(carrier: Carrier, admitted: AdmittedDevice, shared: &Ar
     };
     if let Err(error) = shared.store.note_line_up(up).await {
         goodbye(&carrier, &mut control, &Refused::from(&error)).await;
-        return;
+        return None;
     }
     carrier.admit(DEVICE_STREAMS, u32::MAX);
-    let device = Arc::new(LiveDevice::new(record.id, epoch, carrier.clone(), clock_ahead));
+    let device = Arc::new(LiveDevice::new(record.id, epoch, carrier, clock_ahead));
     let (guard, old) = shared.registry.insert(&device);
     if let Some(old) = old {
         old.end(Refused::new(
@@ -75,18 +88,31 @@ pub(super) async fn hold(carrier: Carrier, admitted: AdmittedDevice, shared: &Ar
     if known_as.as_deref() != Some(record.name.as_str()) {
         device.rename(record.name.clone());
     }
-    let reason = converse(&device, &mut control, shared).await;
-    drop(guard);
-    if let End::Told(refused) = &reason {
-        goodbye(&carrier, &mut control, refused).await;
-    } else {
-        carrier.close(ResetCode::GONE, "");
+    Some(Line { device, guard, control, name: record.name })
+}
+
+impl Line {
+    /// Holds the line until it ends.
+    pub(super) async fn hold(mut self, shared: &Shared) {
+        let reason = converse(&self.device, &mut self.control, shared).await;
+        Box::pin(self.end(reason, shared)).await;
     }
-    let reason = reason.to_string();
-    tracing::info!(device = %record.name, id = %record.id, %peer, reason, "line down");
-    let down = LineDown { device: record.id, last_seen: device.last_seen(), reason, source: peer };
-    if let Err(error) = shared.store.note_line_down(down).await {
-        tracing::warn!(device = %record.id, %error, "cannot record why a line ended");
+
+    async fn end(self, reason: End, shared: &Shared) {
+        let Self { device, guard, mut control, name } = self;
+        drop(guard);
+        let peer = device.carrier.remote_address();
+        if let End::Told(refused) = &reason {
+            goodbye(&device.carrier, &mut control, refused).await;
+        } else {
+            device.carrier.close(ResetCode::GONE, "");
+        }
+        let (id, reason) = (device.id, reason.to_string());
+        tracing::info!(device = %name, %id, %peer, reason, "line down");
+        let down = LineDown { device: id, last_seen: device.last_seen(), reason, source: peer };
+        if let Err(error) = shared.store.note_line_down(down).await {
+            tracing::warn!(device = %id, %error, "cannot record why a line ended");
+        }
     }
 }
 
@@ -118,22 +144,22 @@ async fn converse(device: &Arc<LiveDevice>, control: &mut Control, shared: &Shar
     let start = Instant::now();
     let mut presence = Presence::new(Probing::default(), Duration::ZERO);
     let mut renewals = 0;
-    let ended = device.ended();
-    tokio::pin!(ended);
     loop {
         let due = start + presence.poll_timeout();
         tokio::select! {
-            reason = &mut ended => {
-                return reason.map_or_else(|| End::Closed("ended".into()), End::Told);
-            }
-            name = device.renamed() => {
-                if let Err(end) = tell_name(device, name, control, shared).await { return end; }
-            }
+            order = device.order() => match order {
+                Order::End(reason) => return End::Told(reason),
+                Order::Rename(name) => {
+                    // Boxed, like the rest that is rare: an idle line's task has no room for it.
+                    let told = Box::pin(tell_name(device, name, control, shared));
+                    if let Err(end) = told.await { return end; }
+                }
+            },
             () = tokio::time::sleep_until(due) => {
                 match presence.handle_timeout(start.elapsed()) {
                     Some(Effect::Ping(number)) => {
                         let ping = Message { ping: Some(number), ..Message::default() };
-                        if let Err(end) = send(control, &ping).await { return end; }
+                        if let Err(end) = Box::pin(send(control, ping)).await { return end; }
                     }
                     Some(Effect::Gone) => return End::Silent,
                     None => {}
@@ -146,20 +172,23 @@ async fn converse(device: &Arc<LiveDevice>, control: &mut Control, shared: &Shar
                     Err(framed::MessageError::Frame(error)) => return End::Broke(error.to_string()),
                     Err(_) => return End::Closed(closed_how(&device.carrier).await),
                 };
-                if let Some(number) = message.pong {
+                // Only what is looked at stays while the answers are sent.
+                let Message { ping, pong, renew, .. } = message;
+                if let Some(number) = pong {
                     presence.handle_pong(number, start.elapsed());
                     device.answered(presence.round_trip());
                 }
-                if let Some(number) = message.ping {
-                    let pong = Message { pong: Some(number), ..Message::default() };
-                    if let Err(end) = send(control, &pong).await { return end; }
+                if let Some(number) = ping {
+                    let answer = Message { pong: Some(number), ..Message::default() };
+                    if let Err(end) = Box::pin(send(control, answer)).await { return end; }
                 }
-                if let Some(renew) = message.renew {
+                if let Some(renew) = renew {
                     renewals += 1;
                     if renewals > MAX_RENEWALS {
                         return End::Broke("it asked for certificates without end".into());
                     }
-                    if let Err(end) = answer_renewal(device.id, &device.carrier, control, &renew, shared).await {
+                    let answered = Box::pin(answer_renewal(device.id, &device.carrier, control, &renew, shared));
+                    if let Err(end) = answered.await {
                         return end;
                     }
                 }
@@ -184,7 +213,7 @@ async fn tell_name(
     match shared.authority.issue_host(device.id, &name, &record.ssh_host_key, now) {
         Ok(ssh_host_certificate) => {
             let renamed = Renamed { name, ssh_host_certificate };
-            send(control, &Message { renamed: Some(renamed), ..Message::default() }).await
+            send(control, Message { renamed: Some(renamed), ..Message::default() }).await
         }
         Err(error) => Err(End::Told(Refused::from(&error))),
     }
@@ -200,8 +229,8 @@ async fn closed_how(carrier: &Carrier) -> String {
     }
 }
 
-async fn send(control: &mut Control, message: &Message) -> Result<(), End> {
-    match timeout(WRITE_DEADLINE, framed::write(&mut control.send, message)).await {
+async fn send(control: &mut Control, message: Message) -> Result<(), End> {
+    match timeout(WRITE_DEADLINE, framed::write(&mut control.send, &message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(End::Closed("the line broke".into())),
         Err(_) => Err(End::Silent),
@@ -210,7 +239,7 @@ async fn send(control: &mut Control, message: &Message) -> Result<(), End> {
 
 async fn goodbye(carrier: &Carrier, control: &mut Control, refused: &Refused) {
     let message = Message { goodbye: Some(refused.clone()), ..Message::default() };
-    if send(control, &message).await.is_ok() {
+    if send(control, message).await.is_ok() {
         control.send.finish();
         // Reading it takes half a round trip; a device that does not is closed all the same.
         let read = timeout(Duration::from_secs(1), control.send.stopped()).await;
@@ -247,7 +276,7 @@ async fn answer_renewal(
 ) -> Result<(), End> {
     match renewed(id, carrier, renew, shared).await {
         Ok(renewed) => {
-            send(control, &Message { renewed: Some(renewed), ..Message::default() }).await
+            send(control, Message { renewed: Some(renewed), ..Message::default() }).await
         }
         Err(refused) => {
             let event = Event::new(EventKind::RenewRefused)

@@ -103,11 +103,18 @@ impl Listener {
             return;
         };
         let shared = Arc::clone(&self.shared);
+        // Boxed, so that its memory is gone once the line is up: then only the waiting is left,
+        // for months, of very many devices.
+        let receiving = Box::pin(receive(incoming, Arc::clone(&shared), permit, place));
         self.shared.tasks.spawn(async move {
-            let stop = shared.stop.clone();
+            let life = async {
+                if let Some(line) = receiving.await {
+                    line.hold(&shared).await;
+                }
+            };
             tokio::select! {
-                () = serve(incoming, &shared, permit, place) => {}
-                () = stop.cancelled() => {}
+                () = life => {}
+                () = shared.stop.cancelled() => {}
             }
         });
     }
@@ -148,25 +155,30 @@ fn network_of(ip: IpAddr) -> IpAddr {
     }
 }
 
-async fn serve(
+/// From a first packet to a device's line; a client's whole stay.
+async fn receive(
     incoming: Incoming,
-    shared: &Arc<Shared>,
+    shared: Arc<Shared>,
     permit: OwnedSemaphorePermit,
     place: Place,
-) {
+) -> Option<device::Line> {
     let peer = incoming.remote_address();
-    let Some(carrier) = handshake(incoming, shared, peer).await else { return };
-    let admitted = tokio::time::timeout(HELLO_DEADLINE, admit::admit(&carrier, shared)).await;
+    let carrier = handshake(incoming, &shared, peer).await?;
+    let admitted = tokio::time::timeout(HELLO_DEADLINE, admit::admit(&carrier, &shared)).await;
     drop((permit, place));
     match admitted {
-        Ok(Some(Admitted::Device(admitted))) => device::hold(carrier, admitted, shared).await,
-        Ok(Some(Admitted::Client(admitted))) => client::hold(carrier, admitted, shared).await,
+        Ok(Some(Admitted::Device(admitted))) => device::begin(carrier, admitted, &shared).await,
+        Ok(Some(Admitted::Client(admitted))) => {
+            client::hold(carrier, admitted, &shared).await;
+            None
+        }
         // Refused, told and recorded by `admit`.
-        Ok(None) => {}
+        Ok(None) => None,
         Err(_) => {
             let refused = Refused::new(Code::Protocol, "no Hello came in time", "");
             shared.strangers.refused(peer, &refused).await;
             admit::close(&carrier, &refused);
+            None
         }
     }
 }

@@ -26,6 +26,8 @@ impl Passed {
 pub(super) struct Closing<'a> {
     pub(super) up: Result<(), StreamError>,
     pub(super) down: Result<(), StreamError>,
+    /// The client said that it is done, and went.
+    pub(super) client_left: bool,
     pub(super) passed: &'a Passed,
     pub(super) seconds: u64,
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Closing<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = match (&self.up, &self.down) {
             (_, Ok(())) => "ended",
+            _ if self.client_left => "ended by the client",
             (Err(StreamError::Carrier), _) | (_, Err(StreamError::Carrier)) => "a line was lost",
             (_, Err(StreamError::Reset(_))) => "broken off",
         };

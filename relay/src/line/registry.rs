@@ -3,8 +3,8 @@
 //! One entry a device: the newest connection of its key. Each has an epoch; removing is by epoch,
 //! so a late goodbye of an old connection never marks a newer one offline.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use belay_proto::api;
@@ -16,12 +16,12 @@ use belay_tunnel::carrier::Carrier;
 use belay_tunnel::clock;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::presence::{Presence, Present};
 
 /// A device's live line.
-pub struct LiveDevice {
+pub(super) struct LiveDevice {
     pub(super) id: DeviceId,
     pub(super) epoch: Epoch,
     pub(super) carrier: Carrier,
@@ -30,8 +30,23 @@ pub struct LiveDevice {
     answered: AtomicU64,
     round_trip_us: AtomicU32,
     sessions: AtomicU32,
-    end: watch::Sender<Option<Refused>>,
-    name: watch::Sender<Option<DeviceName>>,
+    orders: Mutex<Orders>,
+    ordered: Notify,
+}
+
+/// What the line's task is to do. Not a `watch`: that takes half a kilobyte, in every idle line.
+#[derive(Default)]
+struct Orders {
+    end: Option<Refused>,
+    name: Option<DeviceName>,
+}
+
+/// One of them.
+pub(super) enum Order {
+    /// Tell the device why, and end the line.
+    End(Refused),
+    /// Tell the device its new name.
+    Rename(DeviceName),
 }
 
 impl LiveDevice {
@@ -46,32 +61,41 @@ impl LiveDevice {
             answered: AtomicU64::new(now.0),
             round_trip_us: AtomicU32::new(u32::MAX),
             sessions: AtomicU32::new(0),
-            end: watch::Sender::new(None),
-            name: watch::Sender::new(None),
+            orders: Mutex::default(),
+            ordered: Notify::new(),
         }
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        // Whole between any two statements that can panic.
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The device is to learn this name.
     pub(super) fn rename(&self, name: DeviceName) {
-        self.name.send_replace(Some(name));
+        self.orders().name = Some(name);
+        self.ordered.notify_one();
     }
 
-    /// Waits for a name the device is to learn, and takes it.
-    pub(super) async fn renamed(&self) -> DeviceName {
-        let mut name = self.name.subscribe();
+    /// Ends the line, with a word to the device. The first reason stands.
+    pub(super) fn end(&self, reason: Refused) {
+        self.orders().end.get_or_insert(reason);
+        self.ordered.notify_one();
+    }
+
+    /// Waits for an order. Only the line's own task asks.
+    pub(super) async fn order(&self) -> Order {
         loop {
-            let mut taken = None;
-            self.name.send_if_modified(|name| {
-                taken = name.take();
-                false
-            });
-            if let Some(name) = taken {
-                return name;
+            {
+                let mut orders = self.orders();
+                if let Some(reason) = &orders.end {
+                    return Order::End(reason.clone());
+                }
+                if let Some(name) = orders.name.take() {
+                    return Order::Rename(name);
+                }
             }
-            // The sender lives in `self`, so this cannot fail while we wait.
-            if name.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            self.ordered.notified().await;
         }
     }
 
@@ -87,18 +111,6 @@ impl LiveDevice {
     /// When it last answered.
     pub(super) fn last_seen(&self) -> UnixTime {
         UnixTime(self.answered.load(Ordering::Relaxed))
-    }
-
-    /// Ends the line, with a word to the device.
-    pub(super) fn end(&self, reason: Refused) {
-        self.end.send_if_modified(|end| end.is_none().then(|| *end = Some(reason)).is_some());
-    }
-
-    /// Waits until somebody ended it.
-    pub(super) async fn ended(&self) -> Option<Refused> {
-        let mut end = self.end.subscribe();
-        // The sender lives in `self`, so this cannot fail while we wait.
-        end.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone())
     }
 }
 

@@ -21,7 +21,7 @@ pub async fn watch(mut changes: Receiver<Change>, shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
         };
         match change {
-            Ok(Change::DeviceStatus(id, status)) => device_status(&shared, id, status).await,
+            Ok(Change::DeviceStatus(id, status)) => device_status(&shared, id, status),
             Ok(Change::UserDisabled(id)) => user_disabled(&shared, id),
             Ok(Change::DeviceEdited(id)) => {
                 tell_name(&shared, id).await;
@@ -37,7 +37,7 @@ pub async fn watch(mut changes: Receiver<Change>, shared: Arc<Shared>) {
     }
 }
 
-async fn device_status(shared: &Shared, id: DeviceId, status: DeviceStatus) {
+fn device_status(shared: &Shared, id: DeviceId, status: DeviceStatus) {
     let (code, cause) = match status {
         DeviceStatus::Active => return,
         DeviceStatus::Quarantined => (Code::Quarantined, "this device was quarantined"),
@@ -109,8 +109,8 @@ async fn still_allowed(shared: &Shared, session: &LiveSession) -> Result<(), Ref
 async fn everything(shared: &Shared) {
     for device in shared.registry.all_devices() {
         match shared.store.device_by_id(device.id).await {
-            Ok(Some(record)) => device_status(shared, device.id, record.status).await,
-            Ok(None) => device_status(shared, device.id, DeviceStatus::Decommissioned).await,
+            Ok(Some(record)) => device_status(shared, device.id, record.status),
+            Ok(None) => device_status(shared, device.id, DeviceStatus::Decommissioned),
             Err(error) => {
                 tracing::error!(%error, "cannot judge a line again; ending it");
                 device.end(Refused::from(&error));

@@ -15,7 +15,7 @@ use belay_proto::policy::{Facts, decide};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::control::Ended;
 use belay_proto::wire::open::{Deliver, DeliverAnswer, Open, OpenAnswer, Opened};
-use belay_tunnel::carrier::{RecvHalf, ResetCode, SendHalf, splice};
+use belay_tunnel::carrier::{Carrier, RecvHalf, ResetCode, SendHalf, splice};
 use belay_tunnel::{clock, framed};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -30,6 +30,7 @@ use crate::store::{DeviceRecord, Event, EventKind, StoreError, UserRecord};
 /// Who asks.
 pub(super) struct Caller {
     pub(super) user: UserRecord,
+    pub(super) carrier: Carrier,
     pub(super) address: SocketAddr,
     pub(super) notices: mpsc::Sender<Ended>,
 }
@@ -254,10 +255,7 @@ async fn deliver(
             Ok((send, recv))
         }
         Ok(Some((_, _, DeliverAnswer { refused: Some(refused), .. }))) => Err(Refused::new(
-            match refused.code() {
-                code @ (Code::BadGrant | Code::LoginNotAllowed | Code::Busy) => code,
-                _ => Code::DeviceRefused,
-            },
+            refusal_of_device(refused.code()),
             format!("{} refused: {}", record.name, refused.cause()),
             refused.remedy(),
         )),
@@ -295,7 +293,13 @@ async fn pass(
     };
     let seconds = began.elapsed().as_secs();
     let detail = match ended {
-        Ok((up, down)) => Closing { up, down, passed: &passed, seconds }.to_string(),
+        Ok((up, down)) => {
+            let left = caller.carrier.end();
+            let left = left.is_some_and(|end| {
+                end.peer_said().is_some_and(|(code, _)| code == ResetCode::DONE)
+            });
+            Closing { up, down, client_left: left, passed: &passed, seconds }.to_string()
+        }
         Err(reason) => {
             let reason = reason.unwrap_or_else(|| Refused::new(Code::Internal, "cut", ""));
             // The queue is full only when the client reads nothing; its stream is reset anyway.
@@ -331,5 +335,14 @@ async fn record_closed(closed: &Closed, caller: &Caller, shared: &Shared, detail
         .detail(detail);
     if let Err(error) = shared.store.record(event).await {
         tracing::error!(session = %closed.id, %error, "cannot record that a session closed");
+    }
+}
+
+/// Of what a device says, only codes that are its own to give are passed on.
+fn refusal_of_device(code: Code) -> Code {
+    if matches!(code, Code::BadGrant | Code::LoginNotAllowed | Code::Busy) {
+        code
+    } else {
+        Code::DeviceRefused
     }
 }

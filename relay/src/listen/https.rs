@@ -148,16 +148,25 @@ impl Shared {
         &self,
         tcp: TcpStream,
         peer: SocketAddr,
-        _held: (OwnedSemaphorePermit, Held),
+        (permit, held): (OwnedSemaphorePermit, Held),
     ) {
+        let make_room = held.cut().clone();
         let work = async {
             match self.handshake(tcp, peer).await {
-                Ok(stream) => self.requests(stream, peer).await,
-                Err(Some(refused)) => self.api.strangers.refused(peer, &refused).await,
+                Ok(stream) => self.requests(stream, peer, &held).await,
                 Err(None) => {}
+                Err(Some(refused)) => {
+                    // The connection is over; its place is free while the record is written.
+                    drop((permit, held));
+                    self.api.strangers.refused(peer, &refused).await;
+                }
             }
         };
-        self.cut.run_until_cancelled(work).await;
+        tokio::select! {
+            () = work => {}
+            () = make_room.cancelled() => tracing::debug!(%peer, "silent, and had to make room"),
+            () = self.cut.cancelled() => {}
+        }
     }
 
     async fn handshake(
@@ -185,7 +194,7 @@ impl Shared {
         }
     }
 
-    async fn requests(&self, stream: TlsStream<TcpStream>, peer: SocketAddr) {
+    async fn requests(&self, stream: TlsStream<TcpStream>, peer: SocketAddr, held: &Held) {
         let (_, tls) = stream.get_ref();
         let leaf = tls.peer_certificates().and_then(|chain| chain.first());
         let certificate = match leaf.map(|leaf| PeerCertificate::from_der(leaf)).transpose() {
@@ -198,6 +207,7 @@ impl Shared {
         };
         let peer = Peer { address: peer, certificate };
         let service = hyper::service::service_fn(|mut request: hyper::Request<Incoming>| {
+            held.has_asked();
             request.extensions_mut().insert(peer.clone());
             let router = TowerToHyperService::new(self.router.clone());
             async move { Ok::<_, Infallible>(in_time(router.call(request)).await) }
@@ -231,9 +241,7 @@ impl Shared {
     }
 }
 
-async fn in_time(
-    answer: impl Future<Output = Result<Response, Infallible>>,
-) -> Response {
+async fn in_time(answer: impl Future<Output = Result<Response, Infallible>>) -> Response {
     match timeout(REQUEST_WITHIN, answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},

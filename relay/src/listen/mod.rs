@@ -1,4 +1,4 @@
 //! Taking connections in. The HTTPS side is `https`; the QUIC side has rooms of its own.
 
-pub mod https;
 mod hosts;
+pub mod https;

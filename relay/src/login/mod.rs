@@ -8,9 +8,9 @@ mod known_sources;
 mod password;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use belay_proto::api::{LoginAnswer, LoginProof, LoginRequest};
+use belay_proto::ids::UserId;
 use belay_proto::limits::MAX_CLOCK_SKEW;
 use belay_proto::names::UserName;
 use belay_proto::refusal::{Code, Refused};
@@ -22,6 +22,7 @@ use crate::api::Api;
 use crate::ca::{self, Authority, IssueError};
 use crate::config;
 use crate::rate::{Each, Source, TooOften, Total};
+use crate::span::plain;
 use crate::store::{CodeError, Event, EventKind, UserRecord};
 use known_sources::KnownSources;
 pub use password::{PasswordError, Passwords};
@@ -47,7 +48,7 @@ impl Limits {
 }
 
 /// A refusal, and whom it concerned when that is certain enough to record.
-struct No(Refused, Option<UserRecord>);
+struct No(Refused, Option<UserId>);
 
 impl<E> From<&E> for No
 where
@@ -78,7 +79,7 @@ pub(crate) async fn login(
         Err(No(refused, user)) => {
             let mut event = Event::new(EventKind::LoginRefused).refused(&refused);
             if let Some(user) = user {
-                event = event.user(user.id);
+                event = event.user(user);
             }
             api.strangers.record(peer, event).await;
             Err(refused)
@@ -99,9 +100,7 @@ async fn attempt(api: &Api, peer: SocketAddr, request: LoginRequest) -> Result<L
         LoginProof::Code { secret, new_password } => {
             by_code(api, peer, secret, new_password, now).await?
         }
-        LoginProof::Password { user, password } => {
-            by_password(api, peer, user, password).await?
-        }
+        LoginProof::Password { user, password } => by_password(api, peer, user, password).await?,
     };
     limits.known.remember(&user.name, source);
     let issued = api
@@ -129,16 +128,6 @@ fn check_clock(theirs: UnixTime, ours: UnixTime) -> Result<(), No> {
     let way = if theirs > ours { "ahead" } else { "behind" };
     let cause = format!("this computer's clock is {} {way}", plain(off));
     Err(No(Refused::new(Code::Clock, cause, "set it, and log in again"), None))
-}
-
-/// `7 min`, `3 h`, `20 days`: for people.
-pub(crate) fn plain(span: Duration) -> String {
-    match span.as_secs() {
-        s @ 0..120 => format!("{s} s"),
-        s @ 120..7200 => format!("{} min", s / 60),
-        s @ 7200..172_800 => format!("{} h", s / 3600),
-        s => format!("{} days", s / 86_400),
-    }
 }
 
 async fn by_code(
@@ -188,12 +177,12 @@ async fn by_password(
                 "the name or the password is wrong",
                 "try again; if you forgot it, ask an administrator for a login code",
             );
-            return Err(No(refused, user));
+            return Err(No(refused, user.map(|user| user.id)));
         }
     };
     if user.disabled {
         let refused = Refused::from(&CodeError::Disabled(user.id));
-        return Err(No(refused, Some(user)));
+        return Err(No(refused, Some(user.id)));
     }
     let event = Event::new(EventKind::LoggedIn).user(user.id).source(peer).detail("by password");
     api.store.record(event).await.map_err(|e| No::from(&e))?;

@@ -15,6 +15,7 @@ use super::rows::{Digest, column, seconds, time};
 use super::users::{PasswordHash, UserRecord, by_name, record};
 use super::writer::{Fails, Tx};
 use super::{Actor, Event, EventKind, Store, StoreError, UserError};
+use crate::span::{date, plain};
 
 /// Ended tokens and codes are kept this long, so that whoever comes late is told so.
 const KEPT_AFTER_END: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -38,8 +39,8 @@ pub enum CodeError {
     #[error("this relay knows no such login code")]
     Unknown,
     /// Too late.
-    #[error("this login code ended at {0} (seconds since 1970)")]
-    Expired(u64),
+    #[error("this login code ended {} ago", plain(*.0))]
+    Expired(Duration),
     /// Used once, or replaced by a newer one.
     #[error("this login code was used already, or a newer one has replaced it")]
     Used,
@@ -166,7 +167,7 @@ impl Tx {
         .execute(&mut self.conn)
         .await
         .map_err(doing())?;
-        let detail = format!("for {name} ({user}), until {}{}", code.expires.0, by.describe());
+        let detail = format!("for {name} ({user}), until {}{}", date(code.expires), by.describe());
         self.append(&event.detail(&detail)).await
     }
 
@@ -230,7 +231,7 @@ async fn holder(
     }
     let expires = time(column(&row, "expires")?)?;
     if now > expires {
-        return Err(CodeError::Expired(expires.0));
+        return Err(CodeError::Expired(now.distance(expires)));
     }
     let user = record(&row)?;
     if user.disabled { Err(CodeError::Disabled(user.id)) } else { Ok(user) }

@@ -273,7 +273,10 @@ impl Tx {
         Ok(row.is_some())
     }
 
-    pub(super) async fn device(&mut self, id: DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
+    pub(super) async fn device(
+        &mut self,
+        id: DeviceId,
+    ) -> Result<Option<DeviceRecord>, StoreError> {
         by_id(&mut self.conn, id).await
     }
 }

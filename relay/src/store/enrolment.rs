@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use belay_proto::api::DeviceStatus;
 use belay_proto::ids::DeviceId;
@@ -15,6 +16,7 @@ use super::rows::{Digest, column, device_id, json, parse, seconds, time};
 use super::tokens::{NamePattern, short};
 use super::writer::{Fails, Tx};
 use super::{Event, EventKind, Store, StoreError};
+use crate::span::plain;
 
 /// How the new device's name comes about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +72,8 @@ pub enum EnrolError {
     #[error("this relay knows no such token")]
     UnknownToken,
     /// Too late.
-    #[error("this token ended at {0} (seconds since 1970)")]
-    Expired(u64),
+    #[error("this token ended {} ago", plain(*.0))]
+    Expired(Duration),
     /// Used as often as allowed.
     #[error("this token has no uses left")]
     UsedUp,
@@ -180,7 +182,7 @@ impl Tx {
         .ok_or(EnrolError::UnknownToken)?;
         let expires = time(column(&row, "expires")?)?;
         if now > expires {
-            return Err(EnrolError::Expired(expires.0));
+            return Err(EnrolError::Expired(now.distance(expires)));
         }
         let pattern: Option<&str> = column(&row, "name_pattern")?;
         Ok(Token {

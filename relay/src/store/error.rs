@@ -36,15 +36,11 @@ impl StoreError {
     /// one statement, everything else may have taken the transaction with it.
     pub(super) fn spares_the_transaction(&self) -> bool {
         match self {
-            Self::Unavailable { source, .. } => match &**source {
-                sqlx::Error::Database(error) => {
-                    error.is_unique_violation()
-                        || error.is_foreign_key_violation()
-                        || error.is_check_violation()
-                }
-                sqlx::Error::RowNotFound | sqlx::Error::ColumnDecode { .. } => true,
-                _ => false,
-            },
+            Self::Unavailable { source, .. } => source.as_database_error().is_some_and(|error| {
+                error.is_unique_violation()
+                    || error.is_foreign_key_violation()
+                    || error.is_check_violation()
+            }),
             Self::Unreadable(_) => true,
             Self::Overloaded | Self::Closed => false,
         }

@@ -10,6 +10,7 @@ use belay_proto::time::UnixTime;
 use super::rows::{Digest, column, device_id, seconds};
 use super::writer::{Fails, Tx};
 use super::{Event, EventKind, Store, StoreError};
+use crate::span::date;
 
 /// A device's line was admitted.
 #[derive(Debug, Clone)]
@@ -175,13 +176,12 @@ impl Tx {
         if device.status != DeviceStatus::Active {
             return Err(RenewalError::Standing(device.status));
         }
-        let holder = sqlx::query(
-            "SELECT id FROM devices WHERE key_digest = $1 OR next_key_digest = $1",
-        )
-        .bind(new.key_digest.as_slice())
-        .fetch_optional(&mut self.conn)
-        .await
-        .map_err(doing())?;
+        let holder =
+            sqlx::query("SELECT id FROM devices WHERE key_digest = $1 OR next_key_digest = $1")
+                .bind(new.key_digest.as_slice())
+                .fetch_optional(&mut self.conn)
+                .await
+                .map_err(doing())?;
         if let Some(row) = holder
             && device_id(column(&row, "id")?)? != device.id
         {
@@ -201,7 +201,7 @@ impl Tx {
         .map_err(doing())?;
         let detail = format!(
             "until {}{}",
-            new.certificate_ends.0,
+            date(new.certificate_ends),
             if next.is_some() { ", for a new key" } else { "" }
         );
         let event = Event::new(EventKind::Renewed).device(device.id).source(new.source);

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use belay_proto::api::DeviceStatus;
 use belay_proto::ids::{DeviceId, UserId};
+use belay_tunnel::private_file;
 use futures::future::BoxFuture;
 use sqlx::ConnectOptions as _;
 use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
@@ -35,7 +36,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use actor::Actor;
 pub use codes::{CodeError, LoginCode};
 pub use devices::{DeviceChangeError, DeviceRecord};
-pub use enrolment::{Enrolled, EnrolError, Enrolment, NameWish};
+pub use enrolment::{EnrolError, Enrolled, Enrolment, NameWish};
 pub use error::StoreError;
 pub use event::{Decision, Event, EventKind};
 pub use lines::{LineDown, LineUp, Renewal, RenewalError};
@@ -89,7 +90,10 @@ impl fmt::Debug for Store {
 /// The store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The file cannot be opened or made.
+    /// The file cannot be made.
+    #[error("cannot make the store {0}")]
+    Make(String, #[source] std::io::Error),
+    /// The file cannot be opened.
     #[error("cannot open the store {0}")]
     Open(String, #[source] sqlx::Error),
     /// Its tables are not what this version makes of them.
@@ -107,13 +111,15 @@ impl Store {
     pub async fn open(data: &Path) -> Result<Self, OpenError> {
         let file = data.join(FILE);
         let shown = || file.display().to_string();
+        // SQLite gives the files beside it the same mode.
+        match private_file::create(&file, b"") {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(OpenError::Make(shown(), error));
+            }
+            Ok(()) | Err(_) => {}
+        }
         let options = schema::writing(&file);
-        let mut conn = options
-            .clone()
-            .create_if_missing(true)
-            .connect()
-            .await
-            .map_err(|error| OpenError::Open(shown(), error))?;
+        let mut conn = options.connect().await.map_err(|error| OpenError::Open(shown(), error))?;
         schema::migrator()
             .run(&mut conn)
             .await

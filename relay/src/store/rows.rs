@@ -31,10 +31,7 @@ pub(super) fn user_id(bytes: &[u8]) -> Result<UserId, StoreError> {
 }
 
 /// Parses text by a type's own rule.
-pub(super) fn parse<T: std::str::FromStr>(
-    text: &str,
-    what: &'static str,
-) -> Result<T, StoreError> {
+pub(super) fn parse<T: std::str::FromStr>(text: &str, what: &'static str) -> Result<T, StoreError> {
     text.parse().map_err(|_| StoreError::Unreadable(what))
 }
 

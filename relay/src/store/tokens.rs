@@ -10,6 +10,7 @@ use belay_proto::time::UnixTime;
 use super::rows::{Digest, seconds, to_json};
 use super::writer::Tx;
 use super::{Actor, EventKind, Store, StoreError};
+use crate::span::date;
 
 /// What names a token allows: `*` stands for any run of characters, none included.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,8 @@ impl NamePattern {
 impl FromStr for NamePattern {
     type Err = BadPattern;
     fn from_str(text: &str) -> Result<Self, BadPattern> {
-        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'*');
+        let allowed =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'*');
         let fits = (1..=63).contains(&text.len()) && text.bytes().all(allowed);
         let names = text.contains('*') || text.parse::<DeviceName>().is_ok();
         if fits && names { Ok(Self(text.to_owned())) } else { Err(BadPattern) }
@@ -121,7 +123,7 @@ impl Tx {
             "token {} for {} devices until {}, names {}, labels {}",
             short(&token.digest),
             token.uses,
-            token.expires.0,
+            date(token.expires),
             pattern.as_deref().unwrap_or("any"),
             if labels.is_empty() { "none".to_owned() } else { labels.join(",") },
         );

@@ -109,11 +109,12 @@ impl Store {
         &self,
         name: &UserName,
     ) -> Result<Option<(UserRecord, Option<PasswordHash>)>, StoreError> {
-        let row = sqlx::query("SELECT id, name, roles, disabled, password FROM users WHERE name = $1")
-            .bind(name.as_str())
-            .fetch_optional(self.readers())
-            .await
-            .map_err(doing())?;
+        let row =
+            sqlx::query("SELECT id, name, roles, disabled, password FROM users WHERE name = $1")
+                .bind(name.as_str())
+                .fetch_optional(self.readers())
+                .await
+                .map_err(doing())?;
         let Some(row) = row else { return Ok(None) };
         let password: Option<String> = column(&row, "password")?;
         Ok(Some((record(&row)?, password.map(PasswordHash))))
@@ -199,8 +200,9 @@ impl Tx {
         code: Option<&LoginCode>,
         by: Actor,
     ) -> Result<UserRecord, UserError> {
-        let old =
-            by_name(&mut self.conn, &name).await?.ok_or_else(|| UserError::Unknown(name.clone()))?;
+        let old = by_name(&mut self.conn, &name)
+            .await?
+            .ok_or_else(|| UserError::Unknown(name.clone()))?;
         let new = UserRecord {
             roles: change.roles.unwrap_or_else(|| old.roles.clone()),
             disabled: change.disabled.unwrap_or(old.disabled),

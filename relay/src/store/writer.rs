@@ -146,7 +146,7 @@ impl Writer {
             for job in group.drain(..) {
                 match job {
                     Job::Close(done) => closing.push(done),
-                    job => work.push(job),
+                    job @ (Job::Append(..) | Job::Run(_)) => work.push(job),
                 }
             }
             if !work.is_empty() {
@@ -255,11 +255,7 @@ impl Writer {
     }
 }
 
-async fn run(
-    tx: &mut Tx,
-    job: Job,
-    answers: &mut Vec<Answer>,
-) -> Result<(), StoreError> {
+async fn run(tx: &mut Tx, job: Job, answers: &mut Vec<Answer>) -> Result<(), StoreError> {
     match job {
         Job::Append(events, done) => {
             answers.push(Box::new(move |outcome| tell(done, outcome)));

@@ -1,5 +1,5 @@
 //! `kill -9` in the middle of writing: what was acknowledged is there.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};

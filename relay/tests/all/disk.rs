@@ -1,6 +1,6 @@
 //! A full disk: what must be recorded is refused, everything else goes on, and it heals by itself.
 //! Needs to mount a tmpfs; without that right it says so and checks nothing.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

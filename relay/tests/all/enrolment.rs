@@ -150,10 +150,8 @@ async fn guessing_at_tokens_is_slowed_down_and_others_are_not() {
     let relay = Relay::start_with("enrol_per_source_per_minute = 30\n").await;
     let key = TlsKey::generate().unwrap();
     let token = relay.token(json!({"lives_s": 3600, "uses": 1})).await;
-    let guess = EnrolRequest {
-        secret: Secret::from_bytes([1; 20]).to_hex(),
-        ..request(&token, &key)
-    };
+    let guess =
+        EnrolRequest { secret: Secret::from_bytes([1; 20]).to_hex(), ..request(&token, &key) };
     let mut busy = 0;
     for _ in 0..20 {
         let answer = enrol(&relay, &guess).await;

@@ -7,6 +7,8 @@ use belay_proto::api::MAX_BODY;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Relay, read_answer};
 
@@ -68,10 +70,10 @@ async fn those_who_never_speak_hold_a_bounded_number_of_places_for_a_bounded_tim
     for _ in 0..8 {
         silent.push(relay.tcp_from("127.0.0.1".parse().unwrap()).await.unwrap());
     }
-    let mut ninth = relay.tcp_from("127.0.0.1".parse().unwrap()).await.unwrap();
-    let turned_away = timeout(Duration::from_secs(2), closes(&mut ninth)).await;
-    assert_eq!(turned_away, Ok(true), "a ninth of the same source is turned away at once");
     let begun = Instant::now();
+    assert_eq!(relay.get(&relay.admin(), "/v1/whoami").await.status, 200, "who asks gets in");
+    let oldest = timeout(Duration::from_secs(2), closes(silent.first_mut().unwrap())).await;
+    assert_eq!(oldest, Ok(true), "the oldest of the silent made room");
     let other = relay.connect_from(&relay.admin(), "127.0.0.2".parse().unwrap()).await.unwrap();
     let answer = crate::support::exchange(other, "GET", "/v1/whoami", None, "").await.unwrap();
     assert_eq!(answer.status, 200);
@@ -79,8 +81,14 @@ async fn those_who_never_speak_hold_a_bounded_number_of_places_for_a_bounded_tim
     for stream in &mut silent {
         assert!(closes(stream).await, "the silent are let go");
     }
-    assert_eq!(relay.get(&relay.admin(), "/v1/whoami").await.status, 200);
-    let recorded = relay.last("peer-refused").await;
+    // A place is free a moment after its connection was seen to close.
+    let again = async {
+        while relay.ask(&relay.admin(), "GET", "/v1/whoami", None, "").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(2), again).await, Ok(()), "their places are free");
+    let recorded = relay.eventually("peer-refused").await;
     assert_eq!(recorded.code.as_deref(), Some("protocol"));
 }
 
@@ -130,7 +138,20 @@ async fn random_bytes_and_old_tls_leave_the_relay_as_it_was() {
         assert!(closes(&mut tcp).await);
     }
     assert_eq!(relay.get(&relay.admin(), "/v1/whoami").await.status, 200);
-    assert_eq!(relay.last("peer-refused").await.code.as_deref(), Some("protocol"));
+    assert_eq!(relay.eventually("peer-refused").await.code.as_deref(), Some("protocol"));
+}
+
+/// Sends a request's head, and returns once its handler waits for the body.
+async fn begin_request(stream: &mut TlsStream<TcpStream>, length: usize) {
+    let head = format!(
+        "POST /v1/tokens HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         expect: 100-continue\r\ncontent-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    let mut go_on = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    timeout(PATIENCE, stream.read_exact(&mut go_on)).await.unwrap().unwrap();
+    assert!(go_on.starts_with(b"HTTP/1.1 100"), "{go_on:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,17 +159,14 @@ async fn stopping_takes_nothing_new_and_cuts_nothing_in_flight() {
     let relay = Relay::start().await;
     let mut stream = relay.connect(&relay.admin()).await.unwrap();
     let body = r#"{"lives_s": 600, "uses": 1}"#;
-    let head = format!(
-        "POST /v1/tokens HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.flush().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    begin_request(&mut stream, body.len()).await;
     relay.stop.cancel();
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(relay.tcp_from("127.0.0.1".parse().unwrap()).await.is_err(), "the port is closed");
+    let closed = async {
+        while relay.tcp_from("127.0.0.1".parse().unwrap()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert_eq!(timeout(Duration::from_secs(2), closed).await, Ok(()), "the port is closed");
     stream.write_all(body.as_bytes()).await.unwrap();
     let answer = read_answer(&mut stream).await.unwrap();
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -159,11 +177,7 @@ async fn stopping_takes_nothing_new_and_cuts_nothing_in_flight() {
 async fn a_stop_does_not_wait_for_ever() {
     let relay = Relay::start_with("drain_seconds = 1\n").await;
     let mut stream = relay.connect(&relay.admin()).await.unwrap();
-    let head = "POST /v1/tokens HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
-                content-length: 10\r\n\r\n";
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.flush().await.unwrap();
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    begin_request(&mut stream, 10).await;
     relay.stop.cancel();
     timeout(Duration::from_secs(5), relay.served).await.unwrap().unwrap();
 }
@@ -177,4 +191,9 @@ async fn a_flood_of_strangers_leaves_few_records_and_is_counted() {
     let records = relay.decisions().await;
     let refused = records.iter().filter(|d| d.kind == "request-refused").count();
     assert!((1..=60).contains(&refused), "{refused}");
+    let at_once = CancellationToken::new();
+    at_once.cancel();
+    relay.strangers.sum_up(at_once).await;
+    let sum = relay.last("suppressed").await.detail.unwrap();
+    assert!(sum.starts_with(&format!("{} refusals", 200 - refused)), "{sum}");
 }

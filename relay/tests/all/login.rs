@@ -59,10 +59,8 @@ async fn a_code_once_then_a_password_and_the_certificates_work() {
     let relay = Relay::start().await;
     let secret = add(&relay, "anna").await;
     let key = TlsKey::generate().unwrap();
-    let asked = LoginRequest {
-        csr: key.request_pem().unwrap(),
-        ..request(by_code(&secret, PASSWORD))
-    };
+    let asked =
+        LoginRequest { csr: key.request_pem().unwrap(), ..request(by_code(&secret, PASSWORD)) };
     let answer = relay.send(&relay.nobody(), "POST", "/v1/login", &asked).await;
     let answer: LoginAnswer = answer.json();
     assert_eq!(answer.user.as_str(), "anna");
@@ -84,7 +82,10 @@ async fn a_code_once_then_a_password_and_the_certificates_work() {
 async fn each_reason_to_refuse_a_login_has_its_code_and_its_record() {
     let relay = Relay::start_with("login_per_source_per_minute = 1000\n").await;
     let secret = add(&relay, "anna").await;
-    assert_eq!(refused(&relay, by_code(&Secret::from_bytes([9; 20]), PASSWORD)).await, "wrong-secret");
+    assert_eq!(
+        refused(&relay, by_code(&Secret::from_bytes([9; 20]), PASSWORD)).await,
+        "wrong-secret"
+    );
     for weak in ["short", "aaaaaaaaaaaaaaaaaaaaaaaa", "annaannaannaanna"] {
         assert_eq!(refused(&relay, by_code(&secret, weak)).await, "bad-request", "{weak}");
     }

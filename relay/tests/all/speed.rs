@@ -1,9 +1,10 @@
 //! Figures, not tests: `cargo test --release -p belay-relay speed -- --ignored --nocapture`.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::time::Instant;
 
 use belay_proto::ids::DeviceId;
+use belay_relay::login::Passwords;
 use belay_relay::store::{Event, EventKind, LineUp, Store};
 use belay_tunnel::clock;
 use tokio::task::JoinSet;
@@ -63,4 +64,15 @@ async fn acknowledged_records_a_second() {
         };
         println!("{callers} callers: {records:.0} records/s, {lines:.0} lines up/s");
     }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn time_of_one_password_hash() {
+    const TIMES: u32 = 20;
+    let begun = Instant::now();
+    for _ in 0..TIMES {
+        Passwords::new().unwrap();
+    }
+    println!("one password hash: {:?}", begun.elapsed() / TIMES);
 }

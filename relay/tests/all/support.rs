@@ -42,6 +42,7 @@ pub(crate) struct Relay {
     pub(crate) stop: CancellationToken,
     pub(crate) served: JoinHandle<()>,
     pub(crate) admin: UserId,
+    pub(crate) strangers: Arc<Strangers>,
     _dir: Option<tempfile::TempDir>,
 }
 
@@ -108,13 +109,19 @@ impl Relay {
         let certificate = RelayCertificate::new(Arc::clone(&authority), clock::now()).unwrap();
         let strangers = Arc::new(Strangers::new(store.clone()));
         let presence = Arc::new(NobodyPresent);
-        let api =
-            Api::new(&config, store.clone(), Arc::clone(&authority), presence, strangers).unwrap();
+        let api = Api::new(
+            &config,
+            store.clone(),
+            Arc::clone(&authority),
+            presence,
+            Arc::clone(&strangers),
+        )
+        .unwrap();
         let stop = CancellationToken::new();
         let tls = https::tls_config(&authority, certificate).unwrap();
         let serve = https::serve(api, tls, config.https, listener, stop.clone(), config.drain);
         let served = tokio::spawn(serve);
-        Self { store, authority, address, stop, served, admin, _dir: None }
+        Self { store, authority, address, stop, served, admin, strangers, _dir: None }
     }
 
     pub(crate) fn nobody(&self) -> Dialler {
@@ -202,8 +209,21 @@ impl Relay {
 
     /// The newest decision of this kind.
     pub(crate) async fn last(&self, kind: &str) -> Decision {
-        let of_kind = self.decisions().await.into_iter().filter(|d| d.kind == kind);
-        of_kind.last().unwrap_or_else(|| panic!("no {kind} was recorded"))
+        let newest_first = self.decisions().await.into_iter().rev();
+        let found = newest_first.into_iter().find(|d| d.kind == kind);
+        found.unwrap_or_else(|| panic!("no {kind} was recorded"))
+    }
+
+    /// The newest decision of this kind, as soon as there is one: for what is recorded after the
+    /// peer has gone.
+    pub(crate) async fn eventually(&self, kind: &str) -> Decision {
+        for _ in 0..100 {
+            if self.decisions().await.iter().any(|d| d.kind == kind) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.last(kind).await
     }
 
     /// An enrolment token, by the administrator.
@@ -229,10 +249,7 @@ pub(crate) fn person_of(
     dialler_for(believed, Some((issued.certificate, key)))
 }
 
-fn dialler_for(
-    believed: &Authority,
-    own: Option<(CertificateDer<'static>, TlsKey)>,
-) -> Dialler {
+fn dialler_for(believed: &Authority, own: Option<(CertificateDer<'static>, TlsKey)>) -> Dialler {
     let relay = RelayVerifier::pinned(believed.ca().clone(), UnixTime(0));
     let own = own.map(|(certificate, key)| (vec![certificate], key.to_der()));
     Arc::new(tls::client(relay, own, &[b"http/1.1"]).unwrap())

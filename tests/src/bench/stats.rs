@@ -27,12 +27,6 @@ impl Samples {
     /// The smallest sample that at least `share` (0 to 1) of all are not above: nearest rank.
     /// Zero when there is none.
     #[must_use]
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_sign_loss,
-        clippy::cast_possible_truncation,
-        reason = "the rank lies between 0 and the number of samples, far below 2^52"
-    )]
     pub fn quantile(&self, share: f64) -> Duration {
         let mut sorted = self.0.clone();
         sorted.sort_unstable();

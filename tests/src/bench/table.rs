@@ -157,13 +157,8 @@ mod tests {
 
     #[test]
     fn a_row_says_whether_its_goal_is_reached() {
-        let row = |ours, peer, goal| Row {
-            figure: "x".into(),
-            ours,
-            peer,
-            unit: Unit::Count,
-            goal,
-        };
+        let row =
+            |ours, peer, goal| Row { figure: "x".into(), ours, peer, unit: Unit::Count, goal };
         assert_eq!(row(8.0, Some(2.0), Goal::TimesAtLeast(4.0)).reached(), Some(true));
         assert_eq!(row(7.9, Some(2.0), Goal::TimesAtLeast(4.0)).reached(), Some(false));
         assert_eq!(row(1.0, Some(2.0), Goal::TimesAtMost(0.5)).reached(), Some(true));

@@ -130,7 +130,6 @@ impl Herd {
         let began = Instant::now();
         for n in 0..ramp.devices {
             if let Some(per_second) = ramp.per_second {
-                #[expect(clippy::cast_precision_loss, reason = "a fleet is far below 2^52")]
                 let due = began + Duration::from_secs_f64(n as f64 / per_second);
                 tokio::time::sleep_until(due.into()).await;
             }

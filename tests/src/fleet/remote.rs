@@ -33,11 +33,7 @@ impl Remote {
     ///
     /// # Errors
     /// When the program is not there or does not start.
-    pub fn start(
-        enter: impl FnOnce(&Path) -> Command,
-        file: &Path,
-        relay: &str,
-    ) -> Result<Self> {
+    pub fn start(enter: impl FnOnce(&Path) -> Command, file: &Path, relay: &str) -> Result<Self> {
         let mut child = enter(&program()?)
             .arg("run")
             .args(["--relay", relay])

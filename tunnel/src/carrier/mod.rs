@@ -7,6 +7,7 @@
 mod congestion;
 mod copy;
 pub mod quic;
+mod quic_runtime;
 mod quic_socket;
 mod stream;
 

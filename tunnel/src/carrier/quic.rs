@@ -8,6 +8,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use belay_proto::version::ALPN;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
@@ -16,6 +17,7 @@ use quinn::{
 };
 
 use super::congestion::controller;
+use super::quic_runtime::ManyIdle;
 use super::stream::{Carrier, CarrierError};
 
 /// Streams a peer may open before it is admitted: the control stream, and one more so that a
@@ -37,12 +39,17 @@ const SEND_WINDOW: u64 = 16 * 1024 * 1024;
 /// bounds what an endpoint keeps of a peer that vanished.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A client keeps its NAT mapping: Linux forgets a quiet one after 30 s.
-const CLIENT_KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// A dialler that hears nothing says something. It keeps the NAT mapping, which Linux forgets
+/// after 30 quiet seconds, and it is how a device finds out that its relay was killed: the relay's
+/// answer to a packet of a forgotten connection is a reset.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Largest datagram looked for: what loopback carries. On any other path the interface's own MTU
-/// refuses the larger probes before they are sent, so they cost nothing on a metered link.
-const LARGEST_DATAGRAM: u16 = 16 * 1024;
+/// Largest datagram looked for. On most paths the interface's own MTU refuses the larger probes
+/// before they are sent, so they cost nothing on a metered link; loopback and jumbo frames carry
+/// them. quinn hands the kernel ten datagrams at once, and one such batch holds at most 65,507
+/// bytes (UDP over IPv4): with larger ones every full batch fails with EMSGSIZE, which looks like a
+/// black hole and throws the path back to 1,200 bytes.
+const LARGEST_DATAGRAM: u16 = 6_500;
 
 /// Socket buffers of the relay: a burst of some thousand handshakes (1,200 bytes each) waits here
 /// instead of being lost.
@@ -117,14 +124,34 @@ fn transport(role: Role) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(LARGEST_DATAGRAM);
     config.mtu_discovery_config(Some(mtu));
-    if role == Role::Client {
-        config.keep_alive_interval(Some(CLIENT_KEEP_ALIVE));
+    if role != Role::Relay {
+        config.keep_alive_interval(Some(KEEP_ALIVE));
     }
     config
 }
 
-fn endpoint_config() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+/// A dialler's: nobody sends it packets of a connection it has forgotten.
+fn dialler_endpoint() -> EndpointConfig {
+    sized(EndpointConfig::default())
+}
+
+fn relay_endpoint(reset_key: &[u8]) -> EndpointConfig {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, reset_key);
+    // Connection ids are checked before a reset is sent, so their key is kept as well.
+    let tag = hmac::sign(&key, b"belay connection id v1");
+    let mut id_key = [0; 8];
+    for (slot, byte) in id_key.iter_mut().zip(tag.as_ref()) {
+        *slot = *byte;
+    }
+    let id_key = u64::from_be_bytes(id_key);
+    let mut config = EndpointConfig::new(Arc::new(key));
+    config.cid_generator(move || {
+        Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(id_key))
+    });
+    sized(config)
+}
+
+fn sized(mut config: EndpointConfig) -> EndpointConfig {
     // The value is within what quinn accepts (1200 to 65527), so this cannot fail.
     if config.max_udp_payload_size(LARGEST_DATAGRAM).is_err() {
         tracing::error!("the datagram size is out of bounds");
@@ -139,7 +166,8 @@ fn bind(address: SocketAddr, buffer: usize) -> Result<UdpSocket, QuicError> {
 }
 
 /// The relay's endpoint. `half_open` bounds the handshakes whose first packet waits to be looked
-/// at.
+/// at. `reset_key` stays the same over restarts: with it, a relay that was killed tells a peer of
+/// a lost connection so with a stateless reset (RFC 9000 §10.3), at the peer's next packet.
 ///
 /// # Errors
 /// [`QuicError::Bind`], [`QuicError::Tls`].
@@ -147,6 +175,7 @@ pub fn listen(
     address: SocketAddr,
     tls: rustls::ServerConfig,
     half_open: usize,
+    reset_key: &[u8],
 ) -> Result<Endpoint, QuicError> {
     let crypto = QuicServerConfig::try_from(Arc::new(tls))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
@@ -159,7 +188,7 @@ pub fn listen(
     // Address validation tokens for later connections would be one more thing to remember.
     config.validation_token.sent(0);
     let socket = bind(address, RELAY_SOCKET_BUFFER)?;
-    Endpoint::new(endpoint_config(), Some(config), socket, Arc::new(TokioRuntime))
+    Endpoint::new(relay_endpoint(reset_key), Some(config), socket, Arc::new(ManyIdle))
         .map_err(|source| QuicError::Bind { address, source })
 }
 
@@ -192,7 +221,7 @@ impl Dialler {
             (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
         };
         let socket = bind(any, DIALLER_SOCKET_BUFFER)?;
-        let endpoint = Endpoint::new(endpoint_config(), None, socket, Arc::new(TokioRuntime))
+        let endpoint = Endpoint::new(dialler_endpoint(), None, socket, Arc::new(TokioRuntime))
             .map_err(|source| QuicError::Bind { address: any, source })?;
         Ok(Self { endpoint, config })
     }

@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub struct ResetCode(pub u32);
 
 impl ResetCode {
+    /// Whoever dialled is done and goes.
+    pub const DONE: Self = Self(0);
     /// The other side of the splice went away without ending its stream.
     pub const GONE: Self = Self(1);
     /// A peer broke the protocol.
@@ -51,6 +53,13 @@ impl CarrierError {
         } else {
             None
         }
+    }
+
+    /// Whether the peer refused our certificate. In TLS 1.3 it judges it after our side of the
+    /// handshake is done (RFC 8446 §4.4.2.4), so this can end a carrier that already seemed open.
+    pub fn refuses_certificate(&self) -> bool {
+        // RFC 8446 §6.2: bad, revoked, expired, unknown, unknown CA, decrypt error, required.
+        self.alert().is_some_and(|alert| [42, 44, 45, 46, 48, 51, 116].contains(&alert))
     }
 
     /// The TLS alert (RFC 8446 §6) the peer ended the handshake with, if it did.
@@ -149,6 +158,11 @@ impl Carrier {
     /// Ends everything on it at once. `reason` reaches the peer if the network does.
     pub fn close(&self, code: ResetCode, reason: &str) {
         self.0.close(VarInt::from_u32(code.0), reason.as_bytes());
+    }
+
+    /// How it ended, once it has.
+    pub fn end(&self) -> Option<CarrierError> {
+        self.0.close_reason().map(CarrierError)
     }
 
     /// Waits for its end.

@@ -63,7 +63,10 @@ pub(super) fn open(_leave: &Admitted, terminal: &Terminal) -> io::Result<Opened>
         pixel_height: terminal.size.ws_ypixel,
     };
     let pair = native_pty_system().openpty(size).map_err(io::Error::other)?;
-    let number = pair.master.as_raw_fd().ok_or_else(|| io::Error::other("the terminal has no descriptor"))?;
+    let number = pair
+        .master
+        .as_raw_fd()
+        .ok_or_else(|| io::Error::other("the terminal has no descriptor"))?;
     let master = sys::duplicate(number)?;
     let tty = pair.master.tty_name().ok_or_else(|| io::Error::other("the terminal has no name"))?;
     modes::apply(&master, &terminal.modes)?;

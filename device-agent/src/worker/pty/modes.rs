@@ -157,8 +157,21 @@ mod tests {
     #[test]
     fn modes_reach_the_terminal() {
         let master = terminal();
-        apply(&master, &[(1, 7), (3, 8), (5, DISABLED), (53, 0), (51, 1), (72, 0), (91, 1), (36, 0), (129, 9600)])
-            .unwrap();
+        apply(
+            &master,
+            &[
+                (1, 7),
+                (3, 8),
+                (5, DISABLED),
+                (53, 0),
+                (51, 1),
+                (72, 0),
+                (91, 1),
+                (36, 0),
+                (129, 9600),
+            ],
+        )
+        .unwrap();
         let read = tcgetattr(&master).unwrap();
         assert_eq!(read.special_codes[SpecialCodeIndex::VINTR], 7);
         assert_eq!(read.special_codes[SpecialCodeIndex::VERASE], 8);

@@ -64,8 +64,10 @@ impl Attrs {
 
     fn timestamps(&self) -> Option<Timestamps> {
         let at = |seconds: u32| Timespec { tv_sec: seconds.into(), tv_nsec: 0 };
-        self.times
-            .map(|(access, modification)| Timestamps { last_access: at(access), last_modification: at(modification) })
+        self.times.map(|(access, modification)| Timestamps {
+            last_access: at(access),
+            last_modification: at(modification),
+        })
     }
 
     fn ids(&self) -> Option<(Uid, Gid)> {

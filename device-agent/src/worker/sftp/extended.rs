@@ -101,11 +101,17 @@ impl Server {
         let mut left = if length == 0 { u64::MAX } else { length };
         while left > 0 {
             let step = usize::try_from(left.min(1 << 30)).unwrap_or(1 << 30);
-            let copied = match rustix::fs::copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), step) {
+            let copied = match rustix::fs::copy_file_range(
+                from,
+                Some(&mut from_at),
+                to,
+                Some(&mut to_at),
+                step,
+            ) {
                 Ok(copied) => copied,
-                Err(rustix::io::Errno::XDEV | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                    copy_by_hand(from, &mut from_at, to, &mut to_at, left)?
-                }
+                Err(
+                    rustix::io::Errno::XDEV | rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS,
+                ) => copy_by_hand(from, &mut from_at, to, &mut to_at, left)?,
                 Err(error) => return Err(error.into()),
             };
             if copied == 0 {
@@ -116,7 +122,12 @@ impl Server {
         Ok(())
     }
 
-    fn names_by_id(&mut self, id: u32, fields: &mut Fields<'_>, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn names_by_id(
+        &mut self,
+        id: u32,
+        fields: &mut Fields<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
         let (uids, gids) = (ids(fields.string()?)?, ids(fields.string()?)?);
         let (mut users, mut groups) = (Vec::new(), Vec::new());
         for uid in uids {
@@ -170,8 +181,17 @@ fn put_statvfs(out: &mut Vec<u8>, id: u32, fs: &StatVfs) {
         | flag(rustix::fs::StatVfsMountFlags::NOSUID, NO_SETUID);
     put_packet(out, EXTENDED_REPLY, id, |out| {
         for value in [
-            fs.f_bsize, fs.f_frsize, fs.f_blocks, fs.f_bfree, fs.f_bavail, fs.f_files, fs.f_ffree,
-            fs.f_favail, fs.f_fsid, flags, fs.f_namemax,
+            fs.f_bsize,
+            fs.f_frsize,
+            fs.f_blocks,
+            fs.f_bfree,
+            fs.f_bavail,
+            fs.f_files,
+            fs.f_ffree,
+            fs.f_favail,
+            fs.f_fsid,
+            flags,
+            fs.f_namemax,
         ] {
             put_u64(out, value);
         }

@@ -27,9 +27,12 @@ pub(super) fn open(path: &Path, flags: u32, attrs: &Attrs) -> Result<File, Fault
         (false, true) => OFlags::WRONLY,
         (true | false, false) => OFlags::RDONLY,
     };
-    for (asked, flag) in
-        [(APPEND, OFlags::APPEND), (CREATE, OFlags::CREATE), (TRUNCATE, OFlags::TRUNC), (EXCLUSIVE, OFlags::EXCL)]
-    {
+    for (asked, flag) in [
+        (APPEND, OFlags::APPEND),
+        (CREATE, OFlags::CREATE),
+        (TRUNCATE, OFlags::TRUNC),
+        (EXCLUSIVE, OFlags::EXCL),
+    ] {
         how.set(flag, flags & asked != 0);
     }
     // A new file never gets set-id bits by the way.

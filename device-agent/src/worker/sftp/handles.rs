@@ -27,7 +27,11 @@ impl Handles {
     pub(super) fn new() -> Self {
         let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
             .unwrap_or((256, 256));
-        Self { open: HashMap::new(), next: 0, limit: soft.saturating_sub(RESERVED).min(HANDLES_MAX) }
+        Self {
+            open: HashMap::new(),
+            next: 0,
+            limit: soft.saturating_sub(RESERVED).min(HANDLES_MAX),
+        }
     }
 
     pub(super) fn limit(&self) -> u64 {

@@ -24,7 +24,11 @@ pub(super) struct Listing {
 
 impl Listing {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { entries: std::fs::read_dir(path)?, path: path.to_owned(), dots: [".", ".."].into_iter() })
+        Ok(Self {
+            entries: std::fs::read_dir(path)?,
+            path: path.to_owned(),
+            dots: [".", ".."].into_iter(),
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -105,7 +109,9 @@ fn mode(mode: u32) -> String {
         _ => '-',
     };
     let mut text = String::from(kind);
-    for (shift, special, lower, upper) in [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')] {
+    for (shift, special, lower, upper) in
+        [(6, 0o4000, 's', 'S'), (3, 0o2000, 's', 'S'), (0, 0o1000, 't', 'T')]
+    {
         let bits = mode >> shift;
         text.push(if bits & 4 != 0 { 'r' } else { '-' });
         text.push(if bits & 2 != 0 { 'w' } else { '-' });
@@ -123,7 +129,8 @@ fn date(time: i64, now: i64) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let Some(local) = sys::local_time(time) else { return format!("@{time}") };
-    let month = usize::try_from(local.month).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&"???");
+    let month =
+        usize::try_from(local.month).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&"???");
     if (now - RECENT..=now).contains(&time) {
         format!("{month} {:2} {:02}:{:02}", local.day, local.hour, local.minute)
     } else {

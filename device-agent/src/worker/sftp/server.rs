@@ -75,7 +75,13 @@ impl Server {
         Ok(())
     }
 
-    fn serve(&mut self, kind: u8, id: u32, fields: &mut Fields<'_>, out: &mut Vec<u8>) -> Result<Done, Fault> {
+    fn serve(
+        &mut self,
+        kind: u8,
+        id: u32,
+        fields: &mut Fields<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Done, Fault> {
         match kind {
             3 => {
                 let path = fields.path()?;
@@ -113,7 +119,9 @@ impl Server {
                 let wanted = Attrs::read(fields)?;
                 match self.handles.get(handle)? {
                     Open::File(file) => wanted.apply_to(file)?,
-                    Open::Directory(listing) => wanted.apply_at(listing.path(), AtFlags::empty())?,
+                    Open::Directory(listing) => {
+                        wanted.apply_at(listing.path(), AtFlags::empty())?
+                    }
                 }
             }
             11 => {

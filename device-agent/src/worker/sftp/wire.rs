@@ -193,7 +193,9 @@ impl Fault {
             Self::Because(code, why) => (*code, (*why).to_owned()),
             Self::System(error) => {
                 let code = match error.raw_os_error() {
-                    Some(libc::ENOENT | libc::ENOTDIR | libc::EBADF | libc::ELOOP) => Code::NoSuchFile,
+                    Some(libc::ENOENT | libc::ENOTDIR | libc::EBADF | libc::ELOOP) => {
+                        Code::NoSuchFile
+                    }
                     Some(libc::EPERM | libc::EACCES | libc::EFAULT) => Code::PermissionDenied,
                     Some(libc::ENAMETOOLONG | libc::EINVAL) => Code::BadMessage,
                     Some(libc::ENOSYS | libc::EOPNOTSUPP) => Code::Unsupported,

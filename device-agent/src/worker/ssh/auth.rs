@@ -53,7 +53,9 @@ impl Handler {
         if self.bind_user(user) && granted && self.is_plain(key) {
             let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
             let key_id = String::new();
-            return self.accept(Verified { fingerprint, key_id, serial: 0, rights: Rights::ALL }).await;
+            return self
+                .accept(Verified { fingerprint, key_id, serial: 0, rights: Rights::ALL })
+                .await;
         }
         let reason = "a key without a certificate was offered: run `belay login` to get one";
         // Clients try the bare key after its certificate: that one's refusal
@@ -65,7 +67,11 @@ impl Handler {
     }
 
     /// A certificate, the holder of its key proved.
-    pub(super) async fn judge_certificate(&mut self, user: &str, certificate: &Certificate) -> Auth {
+    pub(super) async fn judge_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Auth {
         if !self.bind_user(user) {
             let reason = "the user name was changed between two attempts: connect again";
             return self.refuse(reason.to_owned()).await;

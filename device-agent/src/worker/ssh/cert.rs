@@ -45,23 +45,35 @@ impl Rights {
 /// Why a certificate is refused: cause and remedy, for the engineer to read.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    #[error("the grant is for login `{granted}`, not `{asked}`: connect as `{granted}` or ask for a grant for `{asked}`")]
+    #[error(
+        "the grant is for login `{granted}`, not `{asked}`: connect as `{granted}` or ask for a grant for `{asked}`"
+    )]
     Login { granted: String, asked: String },
     #[error("the certificate is a host's, not an engineer's: run `belay login`")]
     NotUser,
-    #[error("the certificate is signed by an authority this device does not trust ({0}): run `belay login` at this device's relay")]
+    #[error(
+        "the certificate is signed by an authority this device does not trust ({0}): run `belay login` at this device's relay"
+    )]
     Authority(String),
     #[error("the certificate's signature is wrong: run `belay login`")]
     Signature,
-    #[error("the certificate is for a key of type {0}: use ed25519 or ECDSA, as `belay login` makes")]
+    #[error(
+        "the certificate is for a key of type {0}: use ed25519 or ECDSA, as `belay login` makes"
+    )]
     KeyType(String),
-    #[error("the certificate demands `{0}`, which this device cannot do: get one without it, by `belay login`")]
+    #[error(
+        "the certificate demands `{0}`, which this device cannot do: get one without it, by `belay login`"
+    )]
     CriticalOption(String),
     #[error("the certificate names no engineer: run `belay login`")]
     NoPrincipals,
-    #[error("the certificate is for {certified}, the grant for `{granted}`: log in as `{granted}` with `belay login`")]
+    #[error(
+        "the certificate is for {certified}, the grant for `{granted}`: log in as `{granted}` with `belay login`"
+    )]
     User { certified: String, granted: String },
-    #[error("the certificate is not valid yet, for {0} more: check the clock of the machine that issued it")]
+    #[error(
+        "the certificate is not valid yet, for {0} more: check the clock of the machine that issued it"
+    )]
     NotYet(String),
     #[error("the certificate expired {0} ago: run `belay login`")]
     Expired(String),
@@ -84,9 +96,9 @@ pub(crate) fn check(
         return Err(Refusal::Authority(signer.fingerprint(HashAlg::Sha256).to_string()));
     }
     certificate.verify_signature().map_err(|_| Refusal::Signature)?;
-    match certificate.public_key().algorithm() {
-        Algorithm::Ed25519 | Algorithm::Ecdsa { .. } => {}
-        other => return Err(Refusal::KeyType(shown(other.as_str()))),
+    let algorithm = certificate.public_key().algorithm();
+    if !matches!(algorithm, Algorithm::Ed25519 | Algorithm::Ecdsa { .. }) {
+        return Err(Refusal::KeyType(shown(algorithm.as_str())));
     }
     // We know no critical option, and an unknown one means refusal.
     if let Some(option) = certificate.critical_options().keys().next() {

@@ -15,10 +15,10 @@ use russh::{ChannelWriteHalf, Sig};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::{sleep, timeout};
 
+use super::Shared;
 use super::environment::{self, ClientEnv, Sources};
 use super::pump::{STDERR, inward, outward};
 use super::registry::Entry;
-use super::Shared;
 use crate::worker::event::WorkerEvent;
 use crate::worker::gate::Admitted;
 use crate::worker::limits::{PTY_DRAIN, RESIZE_INTERVAL};
@@ -204,7 +204,13 @@ impl Job {
                     Some(handle) => {
                         client.eof().await.is_ok()
                             && handle
-                                .exit_signal_request(id, Sig::Custom(name), *core, String::new(), String::new())
+                                .exit_signal_request(
+                                    id,
+                                    Sig::Custom(name),
+                                    *core,
+                                    String::new(),
+                                    String::new(),
+                                )
                                 .await
                                 .is_ok()
                     }

@@ -13,6 +13,7 @@ use russh::keys::{Certificate, PrivateKey};
 use russh::server::Config;
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
 
+use super::Rekey;
 use crate::worker::limits::{AUTH_ATTEMPTS_MAX, PACKET_MAX, SSH_EVENTS, WINDOW};
 
 const KEX: &[kex::Name] = &[
@@ -25,20 +26,32 @@ const KEX: &[kex::Name] = &[
 
 /// AES-GCM first: every processor in the field with AES instructions is two to
 /// three times as fast with it. ChaCha20 is for those without; the client's
-/// order decides (RFC 4253, section 7.1).
-const CIPHERS: &[cipher::Name] =
-    &[cipher::AES_256_GCM, cipher::AES_128_GCM, cipher::CHACHA20_POLY1305];
+/// order decides (RFC 4253, section 7.1). AES-CTR, always with a MAC over the
+/// ciphertext, is for clients that know no AEAD, such as paramiko 2.
+const CIPHERS: &[cipher::Name] = &[
+    cipher::AES_256_GCM,
+    cipher::AES_128_GCM,
+    cipher::CHACHA20_POLY1305,
+    cipher::AES_256_CTR,
+    cipher::AES_128_CTR,
+];
 
 const MACS: &[mac::Name] = &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM];
 
 /// The key types a client may authenticate with (`server-sig-algs`) and our
 /// host key's.
-const KEYS: &[Algorithm] =
-    &[Algorithm::Ed25519, Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }];
+const KEYS: &[Algorithm] = &[Algorithm::Ed25519, Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }];
 
-pub(super) fn server(host_key: PrivateKey, certificate: Option<Certificate>) -> Arc<Config> {
+pub(super) fn server(
+    host_key: PrivateKey,
+    certificate: Option<Certificate>,
+    rekey: Rekey,
+) -> Arc<Config> {
     Arc::new(Config {
-        server_id: SshId::Standard(Cow::Borrowed(concat!("SSH-2.0-Belay_", env!("CARGO_PKG_VERSION")))),
+        server_id: SshId::Standard(Cow::Borrowed(concat!(
+            "SSH-2.0-Belay_",
+            env!("CARGO_PKG_VERSION")
+        ))),
         // The second authenticates nobody: see `Handler::auth_keyboard_interactive`.
         methods: MethodSet::from(&[MethodKind::PublicKey, MethodKind::KeyboardInteractive][..]),
         // There is no password to guess, and the relay has counted the attempts:
@@ -61,9 +74,7 @@ pub(super) fn server(host_key: PrivateKey, certificate: Option<Certificate>) -> 
             mac: Cow::Borrowed(MACS),
             compression: Cow::Borrowed(&[compression::NONE]),
         },
-        // RFC 4253, section 9: after a gigabyte or an hour. These are the
-        // library's own defaults, kept because they are the RFC's.
-        limits: russh::Limits::default(),
+        limits: russh::Limits::new(rekey.bytes, rekey.bytes, rekey.time),
         // A quiet shell is not a dead one; the line below knows which it is.
         inactivity_timeout: None,
         keepalive_interval: None,

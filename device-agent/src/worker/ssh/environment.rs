@@ -35,10 +35,10 @@ pub(super) struct ClientEnv {
 }
 
 impl ClientEnv {
-    /// Whether the variable was taken.
-    pub(super) fn set(&mut self, name: &str, value: &str) -> bool {
+    /// Whether the variable was taken; `more` are patterns beside the list.
+    pub(super) fn set(&mut self, name: &str, value: &str, more: &[String]) -> bool {
         let bytes = self.bytes + name.len() + value.len();
-        if !client_may_set(name)
+        if !(client_may_set(name) || more.iter().any(|pattern| matches(pattern, name)))
             || value.contains('\0')
             || self.variables.len() >= ENV_COUNT_MAX
             || bytes > ENV_BYTES_MAX
@@ -48,6 +48,14 @@ impl ClientEnv {
         self.bytes = bytes;
         self.variables.push((name.to_owned(), value.to_owned()));
         true
+    }
+}
+
+/// A name, or the beginning of one with `*` behind it.
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning) && !name.contains('='),
+        None => name == pattern,
     }
 }
 
@@ -157,7 +165,18 @@ mod tests {
         for name in ["LANG", "LC_ALL", "LC_IDENTIFICATION", "COLORTERM", "GIT_PROTOCOL"] {
             assert!(client_may_set(name), "{name}");
         }
-        for name in ["LD_PRELOAD", "PATH", "SSH_AUTH_SOCK", "BASH_ENV", "LC_", "LC_A=B", "", "lang", "TERM", "BELAY_USER"] {
+        for name in [
+            "LD_PRELOAD",
+            "PATH",
+            "SSH_AUTH_SOCK",
+            "BASH_ENV",
+            "LC_",
+            "LC_A=B",
+            "",
+            "lang",
+            "TERM",
+            "BELAY_USER",
+        ] {
             assert!(!client_may_set(name), "{name}");
         }
     }
@@ -165,9 +184,9 @@ mod tests {
     #[test]
     fn the_clients_environment_is_bounded() {
         let mut env = ClientEnv::default();
-        assert!(!env.set("LANG", &"x".repeat(ENV_BYTES_MAX)));
-        assert!(!env.set("LANG", "a\0b"));
-        let taken = (0..1_000).filter(|n| env.set(&format!("LC_{n}"), "x")).count();
+        assert!(!env.set("LANG", &"x".repeat(ENV_BYTES_MAX), &[]));
+        assert!(!env.set("LANG", "a\0b", &[]));
+        let taken = (0..1_000).filter(|n| env.set(&format!("LC_{n}"), "x", &[])).count();
         assert_eq!(taken, ENV_COUNT_MAX);
     }
 

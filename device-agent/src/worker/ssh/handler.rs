@@ -125,7 +125,9 @@ impl Handler {
         let leave = match self.ask(channel, request).await {
             Ok(leave) if matches!(asked, Asked::Sftp) && !self.shared.account.ordinary_shell => {
                 drop(leave);
-                let denied = Denied::because("this login's shell is not one of /etc/shells, so it has no SFTP");
+                let denied = Denied::because(
+                    "this login's shell is not one of /etc/shells, so it has no SFTP",
+                );
                 self.refuse_program(channel, ready, denied);
                 return Ok(());
             }
@@ -354,7 +356,8 @@ impl SshHandler for Handler {
                 }
             }
         }
-        let (Some((_, path)), Some(ready)) = (&self.agent, self.prepared.get_mut(&channel.number()))
+        let (Some((_, path)), Some(ready)) =
+            (&self.agent, self.prepared.get_mut(&channel.number()))
         else {
             return Ok(false);
         };
@@ -369,7 +372,7 @@ impl SshHandler for Handler {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         let Some(entry) = self.shared.registry.find(channel.number()) else { return Ok(()) };
-        if let Err(overflow) = entry.queue.push(data).await {
+        if let Err(overflow) = entry.queue.push(data, self.shared.registry.is_single()).await {
             tracing::warn!(channel = channel.number(), %overflow, "channel closed");
             complain(channel, &overflow, session)?;
             entry.queue.abandon();
@@ -418,7 +421,8 @@ impl SshHandler for Handler {
         modes: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        let free = self.prepared.get(&channel.number()).is_some_and(|ready| ready.terminal.is_none());
+        let free =
+            self.prepared.get(&channel.number()).is_some_and(|ready| ready.terminal.is_none());
         if !free || term.len() > TERM_MAX || term.contains('\0') {
             return session.channel_failure(channel);
         }
@@ -448,7 +452,8 @@ impl SshHandler for Handler {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         let ready = self.prepared.get_mut(&channel.number());
-        if ready.is_some_and(|ready| ready.env.set(variable_name, variable_value)) {
+        let more = &self.shared.terms.accept_env;
+        if ready.is_some_and(|ready| ready.env.set(variable_name, variable_value, more)) {
             session.channel_success(channel)
         } else {
             session.channel_failure(channel)

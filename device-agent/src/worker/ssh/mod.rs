@@ -19,6 +19,8 @@ mod reverse;
 mod spill;
 mod target;
 
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -53,6 +55,42 @@ pub(super) struct Terms {
     /// Unix seconds by the relay's clock.
     pub(super) expires_at: Option<i64>,
     pub(super) env: Vec<(String, String)>,
+    pub(super) rekey: Rekey,
+    /// Variables taken from the client beside the fixed list: of the
+    /// standard-input mode alone.
+    pub(super) accept_env: Vec<String>,
+}
+
+/// When keys are exchanged anew.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rekey {
+    /// Either way.
+    pub(super) bytes: usize,
+    pub(super) time: Duration,
+}
+
+impl Default for Rekey {
+    /// RFC 4253, section 9: after a gigabyte or an hour.
+    fn default() -> Self {
+        Self { bytes: 1 << 30, time: Duration::from_secs(3600) }
+    }
+}
+
+/// Why a session ended.
+pub(super) struct End {
+    pub(super) reason: String,
+    /// Nothing went wrong on the way.
+    pub(super) clean: bool,
+}
+
+impl End {
+    fn clean(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), clean: true }
+    }
+
+    fn fault(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), clean: false }
+    }
 }
 
 /// What the handler and the channels' tasks share.
@@ -85,14 +123,19 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Serves one connection; says why it ended.
+/// Serves one connection to its end.
+///
+/// `out` is a second handle on the wire, for the one line that a peer gets who
+/// does not speak SSH; it is closed as soon as SSH begins.
 pub(super) async fn serve(
     wire: Wire,
+    out: OwnedFd,
     terms: Terms,
     account: Account,
     host: (PrivateKey, Option<Certificate>),
     events: Events,
-) -> String {
+) -> End {
+    let config = config::server(host.0, host.1, terms.rekey);
     let shared = Arc::new(Shared {
         terms,
         account,
@@ -102,25 +145,37 @@ pub(super) async fn serve(
         handle: OnceLock::new(),
         authenticated: AtomicBool::new(false),
     });
-    let config = config::server(host.0, host.1);
     let greeting = russh::server::run_stream(config, wire, Handler::new(shared.clone()));
     let running = match timeout(LOGIN_GRACE, greeting).await {
         Ok(Ok(running)) => running,
-        Ok(Err(error)) => return format!("no SSH client: {error}"),
-        Err(_) => return "no SSH client spoke in time".to_owned(),
+        Ok(Err(error)) if speaks_no_ssh(&error) => {
+            // OpenSSH's words for it, which its tools and tests know. A pipe
+            // that is gone or full gets none.
+            if let Err(error) = rustix::io::write(&out, b"Invalid SSH identification string.\r\n") {
+                tracing::debug!(%error, "the peer did not wait for an answer");
+            }
+            return End::fault("the peer does not speak SSH 2");
+        }
+        Ok(Err(error)) => return End::fault(format!("no SSH client: {error}")),
+        Err(_) => return End::fault("no SSH client spoke in time"),
     };
+    drop(out);
     let handle = running.handle();
     // Nothing has run between this and the session's own task.
     drop(shared.handle.set(handle.clone()));
 
     tokio::pin!(running);
-    let reason = tokio::select! {
+    let end = tokio::select! {
         ended = &mut running => match ended {
-            Ok(()) => "the client closed the connection".to_owned(),
-            Err(error) => format!("the connection failed: {error}"),
+            Ok(()) => End::clean("the client closed the connection"),
+            // A client that just goes away, as most do.
+            Err(russh::Error::IO(error)) if error.kind() == ErrorKind::UnexpectedEof => {
+                End::clean("the client closed the connection")
+            }
+            Err(error) => End::fault(format!("the connection failed: {error}")),
         },
-        signal = terminated() => format!("the worker was told to stop by {signal}"),
-        () = unauthenticated(&shared) => "nobody authenticated in time".to_owned(),
+        signal = terminated() => End::clean(format!("the worker was told to stop by {signal}")),
+        () = unauthenticated(&shared) => End::fault("nobody authenticated in time"),
         () = expiry(&shared.terms) => {
             let reason = "the session's time is over: ask for a new grant";
             let farewell = async {
@@ -134,17 +189,23 @@ pub(super) async fn serve(
             if timeout(FAREWELL, farewell).await.is_err() {
                 tracing::debug!("the client did not take its leave in time");
             }
-            reason.to_owned()
+            End::clean(reason)
         }
     };
     finish(&shared).await;
-    reason
+    end
+}
+
+fn speaks_no_ssh(error: &russh::Error) -> bool {
+    matches!(error, russh::Error::Version)
+        || matches!(error, russh::Error::IO(error) if error.kind() == ErrorKind::InvalidData)
 }
 
 /// Lets programs take in what the client still sent them, then ends all tasks.
 async fn finish(shared: &Shared) {
     shared.registry.close_all();
-    let mut tasks = std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut tasks =
+        std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
     let drained = timeout(FAREWELL, async {
         while let Some(ended) = tasks.join_next().await {
             report(ended);
@@ -159,7 +220,11 @@ async fn finish(shared: &Shared) {
 /// A worker that is told to stop still closes its terminals and sockets. ssh
 /// ends its `ProxyCommand` by SIGHUP.
 async fn terminated() -> &'static str {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::hangup()), signal(SignalKind::interrupt()));
+    let signals = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::hangup()),
+        signal(SignalKind::interrupt()),
+    );
     let (Ok(mut term), Ok(mut hup), Ok(mut int)) = signals else {
         tracing::warn!("signals cannot be watched");
         return std::future::pending().await;

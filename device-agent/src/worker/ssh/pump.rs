@@ -23,9 +23,8 @@ pub(super) const STDERR: u32 = 1;
 pub(super) async fn inward(queue: &Queue, sink: &AsyncFd<OwnedFd>, admitted: &Admitted) {
     while queue.ready().await {
         let written = match sink.writable().await {
-            Ok(mut guard) => guard.try_io(|fd| {
-                queue.consume(|bytes| Ok(rustix::io::write(fd.get_ref(), bytes)?))
-            }),
+            Ok(mut guard) => guard
+                .try_io(|fd| queue.consume(|bytes| Ok(rustix::io::write(fd.get_ref(), bytes)?))),
             Err(error) => Ok(Err(error)),
         };
         match written {

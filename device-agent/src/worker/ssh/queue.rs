@@ -14,15 +14,22 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::spill::Spill;
 use crate::worker::limits::{QUEUE_MEMORY_MAX, SPILL_PATIENCE};
 
-/// Memory an idle queue may keep.
-const IDLE_CAPACITY: usize = 64 * 1024;
+/// Bytes in memory from which on the reader is let run before more is taken.
+const YIELD_ABOVE: usize = QUEUE_MEMORY_MAX / 4;
+
+/// How long a full memory waits for its reader before it spills, where no other
+/// channel waits with it: a reader that is merely slower than the line then
+/// slows the line, and nothing goes to disk.
+const SPILL_LAST_RESORT: Duration = Duration::from_millis(10);
 
 /// The spill is full and its reader does not read.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +59,20 @@ impl Queue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what arrived. Returns at once but for a full spill.
-    pub(crate) async fn push(&self, mut bytes: &[u8]) -> Result<(), Overflow> {
+    /// Takes in what arrived; `alone` is whether no other channel is open.
+    pub(crate) async fn push(&self, mut bytes: &[u8], alone: bool) -> Result<(), Overflow> {
+        if self.lock().memory.len() > YIELD_ABOVE {
+            yield_now().await;
+        }
+        if alone {
+            let patience = Instant::now() + SPILL_LAST_RESORT;
+            while self.would_spill(bytes.len()) {
+                if timeout_at(patience, self.room.notified()).await.is_err() {
+                    tracing::debug!("a reader has stopped: its input spills");
+                    break;
+                }
+            }
+        }
         loop {
             let room = self.room.notified();
             {
@@ -69,6 +88,11 @@ impl Queue {
             }
             timeout(SPILL_PATIENCE, room).await.map_err(|_| Overflow)?;
         }
+    }
+
+    fn would_spill(&self, length: usize) -> bool {
+        let inner = self.lock();
+        !inner.abandoned && inner.spill.is_none() && inner.memory.len() + length > QUEUE_MEMORY_MAX
     }
 
     /// The client sends no more.
@@ -114,9 +138,6 @@ impl Queue {
         let front = inner.memory.as_slices().0;
         let taken = sink(front)?.min(front.len());
         inner.memory.drain(..taken);
-        if inner.memory.is_empty() {
-            inner.memory.shrink_to(IDLE_CAPACITY);
-        }
         drop(inner);
         self.room.notify_one();
         Ok(taken)
@@ -185,7 +206,7 @@ mod tests {
         let queue = Queue::default();
         let sent = pattern(5 * QUEUE_MEMORY_MAX + 12_345);
         for chunk in sent.chunks(32_768) {
-            queue.push(chunk).await.unwrap();
+            queue.push(chunk, false).await.unwrap();
         }
         assert!(queue.lock().memory.len() <= QUEUE_MEMORY_MAX);
         queue.end();
@@ -210,7 +231,7 @@ mod tests {
         let sent = pattern(8 * QUEUE_MEMORY_MAX);
         let mut received = Vec::new();
         for (turn, chunk) in sent.chunks(100_000).enumerate() {
-            queue.push(chunk).await.unwrap();
+            queue.push(chunk, false).await.unwrap();
             if turn % 3 == 0 {
                 queue
                     .consume(|bytes| {
@@ -235,9 +256,9 @@ mod tests {
     #[tokio::test]
     async fn an_abandoned_queue_swallows() {
         let queue = Queue::default();
-        queue.push(&pattern(3 * QUEUE_MEMORY_MAX)).await.unwrap();
+        queue.push(&pattern(3 * QUEUE_MEMORY_MAX), true).await.unwrap();
         queue.abandon();
-        queue.push(&pattern(3 * QUEUE_MEMORY_MAX)).await.unwrap();
+        queue.push(&pattern(3 * QUEUE_MEMORY_MAX), true).await.unwrap();
         assert!(!queue.ready().await);
         assert!(queue.lock().memory.capacity() == 0);
     }

@@ -1,7 +1,7 @@
 //! The open channels of a connection: where the handler puts what arrives, and
 //! where a channel's task finds it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::termios::Winsize;
@@ -66,7 +66,7 @@ pub(super) enum Full {
 
 #[derive(Default)]
 struct Inner {
-    open: HashMap<u32, Arc<Entry>>,
+    open: BTreeMap<u32, Arc<Entry>>,
     total: u32,
 }
 
@@ -94,6 +94,11 @@ impl Registry {
 
     pub(super) fn find(&self, channel: u32) -> Option<Arc<Entry>> {
         self.lock().open.get(&channel).cloned()
+    }
+
+    /// Whether at most one channel is open.
+    pub(super) fn is_single(&self) -> bool {
+        self.lock().open.len() <= 1
     }
 
     pub(super) fn remove(&self, channel: u32) -> Option<Arc<Entry>> {

@@ -89,7 +89,13 @@ pub(super) fn listen_socket(
     let listener = UnixListener::bind(path)?;
     let litter = Litter::Socket(path.into());
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listen(shared, gate, leave, Listener::Unix { listener, _litter: litter }, Origin::Socket(path.into())))
+    Ok(listen(
+        shared,
+        gate,
+        leave,
+        Listener::Unix { listener, _litter: litter },
+        Origin::Socket(path.into()),
+    ))
 }
 
 /// Opens the socket of a forwarded agent, in a directory of its own that only
@@ -181,8 +187,13 @@ async fn connect(
     socket: OwnedFd,
     peer: (String, u32),
 ) -> Result<(), Denied> {
+    let from = match origin {
+        Origin::Tcp(address, port) => format!("{address}:{port} from {}:{}", peer.0, peer.1),
+        Origin::Socket(path) => path.clone(),
+        Origin::Agent => String::new(),
+    };
     let request = match origin {
-        Origin::Tcp(..) | Origin::Socket(_) => Request::Reverse(&peer.0),
+        Origin::Tcp(..) | Origin::Socket(_) => Request::Reverse(&from),
         Origin::Agent => Request::Agent,
     };
     let leave = gate.admit(NO_CHANNEL, request).await?;
@@ -203,7 +214,11 @@ async fn connect(
     relayed.map_err(|error| Denied::because(error.to_string()))
 }
 
-async fn open(handle: &Handle, origin: &Origin, peer: &(String, u32)) -> Result<Channel<Msg>, russh::Error> {
+async fn open(
+    handle: &Handle,
+    origin: &Origin,
+    peer: &(String, u32),
+) -> Result<Channel<Msg>, russh::Error> {
     match origin {
         Origin::Tcp(address, port) => {
             handle.channel_open_forwarded_tcpip(address, *port, &peer.0, peer.1).await

@@ -29,7 +29,9 @@ impl Spill {
     pub(super) fn open() -> io::Result<Self> {
         let mut last = io::Error::from(io::ErrorKind::StorageFull);
         for directory in DIRECTORIES {
-            match room(directory).and_then(|capacity| Ok((capacity, tempfile::tempfile_in(directory)?))) {
+            match room(directory)
+                .and_then(|capacity| Ok((capacity, tempfile::tempfile_in(directory)?)))
+            {
                 Ok((capacity, file)) => return Ok(Self { file, capacity, read: 0, written: 0 }),
                 Err(error) => last = error,
             }

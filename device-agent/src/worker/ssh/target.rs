@@ -68,7 +68,9 @@ pub(super) async fn tcp(host: &str, port: u32) -> Result<OwnedFd, TargetError> {
         }
         Err(last)
     };
-    timeout(DIAL_TIMEOUT, dial).await.unwrap_or_else(|_| Err(failed(io::ErrorKind::TimedOut.into())))
+    timeout(DIAL_TIMEOUT, dial)
+        .await
+        .unwrap_or_else(|_| Err(failed(io::ErrorKind::TimedOut.into())))
 }
 
 fn plain(stream: TcpStream) -> io::Result<OwnedFd> {
@@ -130,7 +132,9 @@ fn judge(address: IpAddr, port: u16, local: impl Fn(IpAddr) -> bool) -> Result<(
         }
     }
     if port == SSH_PORT && (address.is_loopback() || local(address)) {
-        return Err("the device's own SSH server would go around Belay: connect to the device itself");
+        return Err(
+            "the device's own SSH server would go around Belay: connect to the device itself",
+        );
     }
     Ok(())
 }
@@ -168,7 +172,15 @@ mod tests {
 
     #[test]
     fn the_devices_network_is_allowed() {
-        for address in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "198.51.100.1", "::1", "fd00::1", "2001:db8::1"] {
+        for address in [
+            "127.0.0.1",
+            "10.0.0.1",
+            "192.168.1.1",
+            "198.51.100.1",
+            "::1",
+            "fd00::1",
+            "2001:db8::1",
+        ] {
             assert!(allowed(address, 80), "{address}");
         }
         assert!(allowed("192.0.2.2", 22), "another host's sshd");
@@ -177,9 +189,20 @@ mod tests {
     #[test]
     fn what_is_no_host_or_beneath_the_device_is_refused() {
         for address in [
-            "0.0.0.0", "0.1.2.3", "169.254.169.254", "224.0.0.1", "255.255.255.255", "100.100.100.200",
-            "::", "fe80::1", "ff02::1", "fd00:ec2::254", "::ffff:169.254.169.254", "::169.254.169.254",
-            "64:ff9b::169.254.169.254", "::ffff:0.0.0.0",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "100.100.100.200",
+            "::",
+            "fe80::1",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+            "::169.254.169.254",
+            "64:ff9b::169.254.169.254",
+            "::ffff:0.0.0.0",
         ] {
             assert!(!allowed(address, 80), "{address}");
         }
@@ -187,7 +210,9 @@ mod tests {
 
     #[test]
     fn the_devices_own_sshd_is_refused_on_every_address() {
-        for address in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "192.0.2.1", "::ffff:192.0.2.1"] {
+        for address in
+            ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1", "192.0.2.1", "::ffff:192.0.2.1"]
+        {
             assert!(!allowed(address, 22), "{address}");
             assert!(allowed(address, 2222), "{address}");
         }
@@ -201,7 +226,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_agents_own_sockets_are_refused() {
-        assert!(is_own(Path::new("/run/belay/agent.sock")) && is_own(Path::new("/run/belay-agent/x")));
+        assert!(
+            is_own(Path::new("/run/belay/agent.sock")) && is_own(Path::new("/run/belay-agent/x"))
+        );
         assert!(!is_own(Path::new("/run/docker.sock")));
         assert!(matches!(socket("relative").await, Err(TargetError::Forbidden(..))));
     }

@@ -67,8 +67,6 @@ kinds! {
     LineRefused = "line-refused",
     /// A device's line ended.
     LineDown = "line-down",
-    /// A second live line of the same key.
-    CloneAlarm = "clone-alarm",
     /// A device got a new certificate.
     Renewed = "renewed",
     /// A device did not get a new certificate.

@@ -188,6 +188,9 @@ impl Invitation {
             return Err(not_one);
         }
         let text: String = text.split_whitespace().collect();
+        if text.len() > MAX_TEXT {
+            return Err(not_one);
+        }
         let Some(body) = text.strip_prefix(purpose.prefix()) else {
             let other = match purpose {
                 Purpose::Enrol => Purpose::Login,

@@ -202,7 +202,7 @@ settings! {
     enrol_total_per_minute: 3000 in (1..=1_000_000),
     /// Attempts a minute to log in from one IPv4 /24 or IPv6 /64. Higher makes guessing faster.
     login_per_source_per_minute: 30 in (1..=100_000),
-    /// Attempts a minute to log in, in total. Each costs about 30 ms of one core and 19 MiB.
+    /// Attempts a minute to log in, in total. Each costs about 40 ms of one core and 19 MiB.
     login_total_per_minute: 600 in (1..=100_000),
     /// Attempts a minute with one name from sources it has not logged in from lately.
     login_per_user_per_minute: 20 in (1..=100_000),

@@ -1,6 +1,6 @@
 //! `belay-relay`: flags in, one line out, and the library does the work.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -162,7 +162,10 @@ fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output 
 
 fn start_log(form: Log) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     match form {
         Log::Text => log.init(),
         Log::Json => log.json().init(),

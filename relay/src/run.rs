@@ -89,6 +89,10 @@ pub async fn run(
         let (strangers, cancel) = (Arc::clone(&strangers), background.clone());
         async move { strangers.sum_up(cancel).await }
     });
+    keepers.spawn({
+        let (store, cancel) = (store.clone(), background.clone());
+        async move { store.keep_swept(cancel).await }
+    });
     let tcp = tokio::net::TcpListener::from_std(tcp).context("cannot use the TCP socket")?;
     let web = https::serve(api, web_tls, config.https, tcp, stop.clone(), config.drain);
     tracing::info!(%listen, name = config.address.host(), "relay running");

@@ -78,8 +78,8 @@ pub enum WorkerEvent {
         #[n(3)]
         serial: u64,
     },
-    /// The session, or one attempt to authenticate, was refused: one line with
-    /// cause and remedy, fit to be shown to the engineer.
+    /// The session was refused, before SSH or because nobody authenticated: one
+    /// line with cause and remedy, fit to be shown to the engineer.
     #[n(2)]
     Refused {
         #[n(0)]

@@ -68,9 +68,11 @@ pub const SPILL_MAX: u64 = 1024 * 1024 * 1024;
 /// closed with a reason.
 pub const SPILL_PATIENCE: Duration = Duration::from_secs(30);
 
-/// Messages waiting between channels and the SSH library. At 32 KiB each this
-/// is the batch that is encrypted at once: half a MiB.
-pub const SSH_EVENTS: usize = 16;
+/// Messages waiting between channels and the SSH library. What waits is
+/// encrypted in one go, at 32 KiB a message, and only then is it looked at
+/// whether keys are due: 128 KiB keeps that close to the limit, and the
+/// session's memory small.
+pub const SSH_EVENTS: usize = 4;
 
 /// One read from a pipe, socket or terminal.
 pub const COPY_CHUNK: usize = 64 * 1024;

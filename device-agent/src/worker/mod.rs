@@ -25,6 +25,7 @@ mod control;
 mod event;
 mod exec_helper;
 pub mod gate;
+mod lapse;
 pub mod limits;
 mod order;
 mod privilege;

@@ -12,6 +12,10 @@ use clap::Args;
 use russh::keys::ssh_key::PublicKey;
 use russh::keys::{Certificate, PrivateKey};
 use tokio::sync::mpsc;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use super::account::Account;
 use super::control::{Control, write_events};
@@ -22,7 +26,7 @@ use super::order::WorkerOrder;
 use super::ssh::{self, End, Rekey, Terms};
 use super::stdio::{Stdio, StdioArgs};
 use super::wire::Wire;
-use super::{clock, privilege};
+use super::{clock, lapse, privilege};
 
 /// Arguments of `belay-agent worker`. Without any, a supervisor started it.
 #[derive(Args, Clone, Debug, Default)]
@@ -33,11 +37,14 @@ pub struct WorkerArgs {
 
 /// Sends the log to standard error, as `RUST_LOG` says, or what matters.
 pub fn init_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+    let filter = EnvFilter::try_from_default_env()
         // The library logs at INFO what we tell better as events.
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,russh=warn"));
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if let Err(error) = logger.with_ansi(false).try_init() {
+        .unwrap_or_else(|_| EnvFilter::new("info,russh=warn"));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let log = tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(lapse::Watch.with_filter(LevelFilter::WARN));
+    if let Err(error) = log.try_init() {
         tracing::debug!(%error, "there is a log already");
     }
 }

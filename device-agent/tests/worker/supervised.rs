@@ -140,3 +140,30 @@ async fn a_worker_that_is_killed_is_seen_to_be_gone() {
     assert!(timeout(PATIENCE, worker.events.recv()).await.unwrap().is_none());
     assert!(!timeout(PATIENCE, worker.wait()).await.unwrap().unwrap().success());
 }
+
+#[tokio::test]
+async fn a_session_nobody_authenticates_in_ends_with_the_reason() {
+    if !have_ssh() || !crate::rig::have("nc") {
+        return;
+    }
+    let rig = Rig::new();
+    rig.certify("ca", &["-n", "ada", "-V", "-2h:-1h"]);
+    let mut worker = start(&with_newline(order(&rig))).await;
+    next(&mut worker).await;
+    let socket = rig.path("line");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let mut ssh = tokio::process::Command::new("ssh");
+    ssh.arg("-F")
+        .arg(rig.config("key", &[]))
+        .arg(format!("-oProxyCommand=nc -U {}", socket.display()));
+    ssh.args(["-oBatchMode=yes", "x", "true"]).stdin(std::process::Stdio::null());
+    let (out, ()) =
+        tokio::join!(async { timeout(PATIENCE, ssh.output()).await.unwrap().unwrap() }, async {
+            let (mut client, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+            drop(copy_bidirectional(&mut client, &mut worker.data).await);
+        });
+    assert_eq!(out.status.code(), Some(255));
+    let WorkerEvent::Refused { reason } = next(&mut worker).await else { panic!("not refused") };
+    assert!(reason.contains("expired") && reason.contains("belay login"), "{reason}");
+    assert!(matches!(next(&mut worker).await, WorkerEvent::Ended { .. }));
+}

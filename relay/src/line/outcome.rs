@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use belay_tunnel::carrier::StreamError;
+use belay_tunnel::carrier::{ResetCode, StreamError};
 
 /// Bytes passed each way so far.
 #[derive(Debug, Default)]
@@ -37,6 +37,8 @@ impl fmt::Display for Closing<'_> {
         let how = match (&self.up, &self.down) {
             (_, Ok(())) => "ended",
             _ if self.client_left => "ended by the client",
+            // It stopped reading with that word, and goes next.
+            (_, Err(StreamError::Reset(ResetCode::DONE))) => "ended by the client",
             (Err(StreamError::Carrier), _) | (_, Err(StreamError::Carrier)) => "a line was lost",
             (_, Err(StreamError::Reset(_))) => "broken off",
         };

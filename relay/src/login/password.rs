@@ -16,7 +16,7 @@ use crate::store::PasswordHash;
 /// Hashes computed at once: each takes [`MEMORY_KIB`] and a core.
 const AT_ONCE: usize = 2;
 
-/// Logins that wait for a hash; with [`AT_ONCE`] at about 30 ms each, under half a second's worth.
+/// Logins that wait for a hash; with [`AT_ONCE`] at about 40 ms each, under a second's worth.
 const WAITING: usize = 32;
 
 /// How long one waits at most.

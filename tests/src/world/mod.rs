@@ -1,6 +1,8 @@
 //! A whole deployment inside a [`Lab`]: relay, an enrolled device behind NAT, a logged-in
 //! administrator on the laptop. Real binaries, nothing else.
 
+#![allow(clippy::indexing_slicing, reason = "JSON of our own programs, in tests")]
+
 mod raw;
 mod run;
 

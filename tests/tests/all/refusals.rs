@@ -230,7 +230,7 @@ fn certificates_that_prove_nothing_are_refused_in_words() -> Result<()> {
 #[test]
 fn a_persons_wrong_clock_is_named_and_a_devices_is_shown_and_forgiven() -> Result<()> {
     let Some(mut world) = World::standard_or_skip()? else { return Ok(()) };
-    if run(&mut Command::new("faketime").args(["-f", "+0", "true"])).is_err() {
+    if run(Command::new("faketime").args(["-f", "+0", "true"])).is_err() {
         belay_tests::lab::loud("SKIPPED clock test: faketime is not installed");
         return Ok(());
     }
@@ -249,7 +249,7 @@ fn a_persons_wrong_clock_is_named_and_a_devices_is_shown_and_forgiven() -> Resul
             let peer = credentials.dial().await?;
             let hello = Hello { clock: Some(theirs), ..honest_hello() };
             let (answer, _send, _recv) = peer.greet(&hello).await?;
-            let welcome = answer.welcome.with_context(|| format!("{answer:?}"))?;
+            let welcome = answer.clone().welcome.with_context(|| format!("{answer:?}"))?;
             ensure!(welcome.clock.distance(clock::now()).as_secs() < 60, "not the relay's time");
             let shown = world.device(DEVICE)?;
             let off = shown["line"]["clock_ahead_s"].as_i64().context("no clock")?;

@@ -14,24 +14,43 @@ use russh::{MethodKind, MethodSet};
 
 use super::cert::{self, Demand, Rights, Verified};
 use super::handler::Handler;
-use crate::worker::clock;
 use crate::worker::event::WorkerEvent;
 use crate::worker::gate::Gate;
+use crate::worker::{clock, lapse};
 
-/// What is remembered of a client's attempts.
-#[derive(Default)]
-pub(super) struct Attempts {
-    /// The first user name asked for; another one later is refused.
-    user: Option<String>,
-    /// Why the last attempt failed, for the engineer to read.
-    refusal: Option<String>,
+/// Why nobody is authenticated yet. Kept beside the handler, because the reason
+/// is told when the session is over.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    /// Of the last certificate that was judged.
+    certificate: Option<String>,
+    /// A key came without a certificate.
+    bare_key: bool,
+}
+
+impl Refusals {
+    /// One line with cause and remedy. Clients offer a certificate's key alone
+    /// as well, so that comes last.
+    pub(super) fn reason(&self) -> String {
+        if let Some(reason) = &self.certificate {
+            return reason.clone();
+        }
+        if lapse::seen() {
+            return "the certificate is expired, or not valid yet, by the relay's clock: run `belay login`".to_owned();
+        }
+        if self.bare_key {
+            return "a key without a certificate was offered: run `belay login` to get one"
+                .to_owned();
+        }
+        "no certificate was offered: run `belay login` to get one".to_owned()
+    }
 }
 
 impl Handler {
     /// RFC 4252, section 5, lets a server flush or disconnect when the user
     /// name changes; we admit only the first.
     pub(super) fn bind_user(&mut self, user: &str) -> bool {
-        self.attempts.user.get_or_insert_with(|| user.to_owned()) == user
+        self.asked_user.get_or_insert_with(|| user.to_owned()) == user
     }
 
     /// Holder not proved yet: nothing is decided but which keys are worth a
@@ -57,13 +76,9 @@ impl Handler {
                 .accept(Verified { fingerprint, key_id, serial: 0, rights: Rights::ALL })
                 .await;
         }
-        let reason = "a key without a certificate was offered: run `belay login` to get one";
-        // Clients try the bare key after its certificate: that one's refusal
-        // says more.
-        let earlier = self.attempts.refusal.take();
-        let rejected = self.refuse(reason.to_owned()).await;
-        self.attempts.refusal = earlier.or(self.attempts.refusal.take());
-        rejected
+        tracing::debug!("a key without a certificate was refused");
+        self.shared.refusals().bare_key = true;
+        Auth::reject()
     }
 
     /// A certificate, the holder of its key proved.
@@ -74,7 +89,7 @@ impl Handler {
     ) -> Auth {
         if !self.bind_user(user) {
             let reason = "the user name was changed between two attempts: connect again";
-            return self.refuse(reason.to_owned()).await;
+            return self.refuse(reason.to_owned());
         }
         let terms = &self.shared.terms;
         let demand = Demand {
@@ -85,25 +100,21 @@ impl Handler {
         };
         match cert::check(certificate, user, &demand) {
             Ok(verified) => self.accept(verified).await,
-            Err(refusal) => self.refuse(refusal.to_string()).await,
+            Err(refusal) => self.refuse(refusal.to_string()),
         }
     }
 
     /// Authenticates nobody. SSH has no other way to tell a client *why* it was
     /// refused: a request for information that asks for none shows the reason
     /// (RFC 4256, section 3.2), and its answer is rejected.
-    pub(super) fn show_refusal(&mut self, answered: bool) -> Auth {
+    pub(super) fn show_refusal(&self, answered: bool) -> Auth {
         if answered {
             return Auth::Reject {
                 proceed_with_methods: Some(MethodSet::from(&[MethodKind::PublicKey][..])),
                 partial_success: false,
             };
         }
-        // The library judges validity before it asks us, so a certificate out
-        // of its time leaves no reason behind.
-        let reason = self.attempts.refusal.take().unwrap_or_else(|| {
-            "no valid certificate was offered (none, expired, or not valid yet): run `belay login`".to_owned()
-        });
+        let reason = self.shared.refusals().reason();
         Auth::Partial {
             name: "".into(),
             instructions: format!("belay: refused: {reason}").into(),
@@ -111,13 +122,9 @@ impl Handler {
         }
     }
 
-    async fn refuse(&mut self, reason: String) -> Auth {
-        tracing::info!(%reason, "authentication refused");
-        let event = WorkerEvent::Refused { reason: reason.clone() };
-        if self.shared.events.send(event).await.is_err() {
-            tracing::warn!("no supervisor to tell of a refusal");
-        }
-        self.attempts.refusal = Some(reason);
+    fn refuse(&self, reason: String) -> Auth {
+        tracing::info!(%reason, "certificate refused");
+        self.shared.refusals().certificate = Some(reason);
         Auth::reject()
     }
 
@@ -128,7 +135,7 @@ impl Handler {
         let event =
             WorkerEvent::Authenticated { user: terms.user.clone(), fingerprint, key_id, serial };
         if let Err(denied) = self.shared.events.send(event).await {
-            return self.refuse(denied.to_string()).await;
+            return self.refuse(denied.to_string());
         }
         let gate = Gate::new(terms.actions, rights, self.shared.events.clone());
         self.gate = Some(Arc::new(gate));

@@ -20,7 +20,6 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty, Sig};
 use tokio::time::sleep;
 
 use super::Shared;
-use super::auth::Attempts;
 use super::cert::shown;
 use super::channel::{Asked, Job, client_signal};
 use super::environment::ClientEnv;
@@ -54,7 +53,8 @@ pub(super) struct Handler {
     pub(super) shared: Arc<Shared>,
     /// Made by a verified identity; without it nothing opens.
     pub(super) gate: Option<Arc<Gate>>,
-    pub(super) attempts: Attempts,
+    /// The first user name asked for; another one later is refused.
+    pub(super) asked_user: Option<String>,
     prepared: HashMap<u32, Prepared>,
     /// Remote forwards, by the address and port the client knows them under; a
     /// socket's port is 0.
@@ -69,7 +69,7 @@ impl Handler {
             shared,
             gate: None,
             prepared: HashMap::new(),
-            attempts: Attempts::default(),
+            asked_user: None,
             listeners: HashMap::new(),
             agent: None,
         }

@@ -22,7 +22,7 @@ mod target;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use russh::keys::ssh_key::PublicKey;
@@ -35,10 +35,12 @@ use uuid::Uuid;
 
 pub(super) use cert::{Rights, shown};
 
+use self::auth::Refusals;
 use self::handler::Handler;
 use self::registry::Registry;
 use super::account::Account;
 use super::clock;
+use super::event::WorkerEvent;
 use super::gate::{Actions, Events};
 use super::limits::{FAREWELL, LOGIN_GRACE};
 use super::wire::Wire;
@@ -102,9 +104,14 @@ struct Shared {
     tasks: Mutex<JoinSet<()>>,
     handle: OnceLock<Handle>,
     authenticated: AtomicBool,
+    refusals: Mutex<Refusals>,
 }
 
 impl Shared {
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Starts a channel's task. It is aborted when the session is over.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,6 +151,7 @@ pub(super) async fn serve(
         tasks: Mutex::default(),
         handle: OnceLock::new(),
         authenticated: AtomicBool::new(false),
+        refusals: Mutex::default(),
     });
     let greeting = russh::server::run_stream(config, wire, Handler::new(shared.clone()));
     let running = match timeout(LOGIN_GRACE, greeting).await {
@@ -193,6 +201,13 @@ pub(super) async fn serve(
         }
     };
     finish(&shared).await;
+    if !shared.authenticated.load(Ordering::Relaxed) {
+        let reason = shared.refusals().reason();
+        tracing::info!(%reason, "nobody was authenticated");
+        if let Err(gone) = shared.events.send(WorkerEvent::Refused { reason }).await {
+            tracing::warn!(%gone, "a refusal was not told");
+        }
+    }
     end
 }
 

@@ -21,7 +21,7 @@ use belay_proto::version;
 use belay_proto::wire::control::{Control, Hello, HelloAnswer, Welcome};
 use belay_proto::wire::open::{Open, OpenAnswer, Opened, kind};
 use belay_tunnel::carrier::quic::Dialler;
-use belay_tunnel::carrier::{Carrier, RecvHalf, ResetCode, SendHalf, StreamError};
+use belay_tunnel::carrier::{Carrier, CarrierError, RecvHalf, ResetCode, SendHalf, StreamError};
 use belay_tunnel::framed::{self, MessageError};
 use belay_tunnel::{clock, pki, tls};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -76,7 +76,7 @@ impl Line {
             .map_err(|e| Failure::new("home-damaged", e.to_string()).remedy("run: belay login"))?;
         let (dialler, carrier) = dial::dial(login.relay(), &config).await?;
         let (report, greeting) = watch::channel(Greeting::Waiting);
-        let (send, recv) = carrier.open().await.map_err(|e| lost(&e.to_string()))?;
+        let (send, recv) = carrier.open().await.map_err(|e| gone(&e))?;
         let mut control = JoinSet::new();
         control.spawn(converse(send, recv, report));
         Ok(Self {
@@ -132,13 +132,15 @@ impl Line {
     /// # Errors
     /// When the line is gone.
     pub async fn open(&self, device: &DeviceRef, login: &LoginName) -> Result<Opening, Failure> {
-        let (mut send, recv) = self.carrier.open().await.map_err(|e| lost(&e.to_string()))?;
+        let (mut send, recv) = self.carrier.open().await.map_err(|e| gone(&e))?;
         let open = Open {
             device: Some(device.to_string()),
             kind: Some(kind::SSH.into()),
             login: Some(login.clone()),
         };
-        framed::write(&mut send, &open).await.map_err(|e| lost(&e.to_string()))?;
+        if let Err(error) = framed::write(&mut send, &open).await {
+            return Err(self.explain(lost(&error.to_string())).await);
+        }
         Ok(Opening { send, recv, greeting: self.greeting.clone() })
     }
 
@@ -301,6 +303,20 @@ async fn last_word(greeting: &mut watch::Receiver<Greeting>) -> Option<Failure> 
             Greeting::Waiting | Greeting::Welcome(..) => None,
         },
         Ok(Err(_)) | Err(_) => None,
+    }
+}
+
+/// A carrier that ended under us. The relay judges our certificate after our side of the handshake
+/// is done, so its verdict may come as late as this.
+fn gone(end: &CarrierError) -> Failure {
+    if end.refuses_certificate() {
+        Failure::new(
+            Code::ForeignCertificate.token(),
+            "the relay does not accept your certificate: it is not one of its own",
+        )
+        .remedy("run: belay login")
+    } else {
+        lost(&end.to_string())
     }
 }
 

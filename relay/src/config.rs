@@ -184,7 +184,7 @@ settings! {
     quic_strangers_per_source: 192 in (1..=65_536),
     /// Above this many of those, an address must first prove that it can be answered (one round
     /// trip more). Higher lets spoofed addresses take more memory.
-    quic_retry_above: 96 in (0..=65_536),
+    quic_retry_above: 32 in (0..=65_536),
     /// Sessions at once to one device.
     sessions_per_device: 32 in (1..=10_000),
     /// Sessions at once by one person.

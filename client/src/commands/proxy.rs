@@ -43,13 +43,37 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let stdout = Sink::open(Which::Out).map_err(local)?;
     let line = Line::connect(&login).await?;
     let (send, answering) = line.open(&args.host, &args.login).await?.split();
-    let result = carry(stdin, send, answering, stdout).await;
+    let result = tokio::select! {
+        result = carry(stdin, send, answering, stdout) => result,
+        // ssh hangs up on its ProxyCommand when it ends; the relay is to hear that too.
+        () = told_to_end() => Ok(()),
+    };
     let result = match result {
         Ok(()) => Ok(()),
         Err(failure) => Err(line.explain(failure).await),
     };
     line.close().await;
     result
+}
+
+/// Waits for a hang-up or a termination. Where signals cannot be taken, for ever.
+#[cfg(unix)]
+async fn told_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (hang_up, terminate) = (signal(SignalKind::hangup()), signal(SignalKind::terminate()));
+    if let (Ok(mut hang_up), Ok(mut terminate)) = (hang_up, terminate) {
+        tokio::select! {
+            _ = hang_up.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    } else {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(not(unix))]
+async fn told_to_end() {
+    std::future::pending::<()>().await;
 }
 
 async fn carry(

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::unistd::Pid;
@@ -16,6 +16,10 @@ use crate::lab::Netns;
 
 /// Until an agent that has just served stands still.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// The relay notices within a minute that a client was killed (its `IDLE_TIMEOUT`); its session's
+/// worker ends then.
+const GONE_WITHIN: Duration = Duration::from_secs(75);
 
 /// A process's memory, in KiB.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -68,9 +72,7 @@ pub struct Agent {
 /// # Errors
 /// When a session does not open.
 pub fn measure(laptop: &Netns, ours: &Ours, way: &Way, sessions: u32) -> Result<Agent> {
-    std::thread::sleep(SETTLE);
-    let before = ours.agent_processes()?;
-    ensure!(before.len() == 1, "{} processes of the agent while idle", before.len());
+    let before = idle(ours)?;
     let idle = Memory::of_all(&before)?;
     let open = (0..sessions).map(|_| held(laptop, way)).collect::<Result<Vec<_>>>()?;
     std::thread::sleep(SETTLE);
@@ -85,6 +87,19 @@ pub fn measure(laptop: &Netns, ours: &Ours, way: &Way, sessions: u32) -> Result<
         proportional: each(busy.proportional, idle.proportional),
     };
     Ok(Agent { idle, session })
+}
+
+/// The agent's one process, once the sessions before are gone.
+fn idle(ours: &Ours) -> Result<Vec<Pid>> {
+    let deadline = Instant::now() + GONE_WITHIN;
+    loop {
+        std::thread::sleep(SETTLE);
+        let processes = ours.agent_processes()?;
+        if processes.len() == 1 {
+            return Ok(processes);
+        }
+        ensure!(Instant::now() < deadline, "{} processes of the agent while idle", processes.len());
+    }
 }
 
 /// A session with a terminal, as a person has it, that says it is open and then waits.

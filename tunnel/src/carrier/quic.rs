@@ -44,12 +44,10 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// answer to a packet of a forgotten connection is a reset.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
-/// Largest datagram looked for. On most paths the interface's own MTU refuses the larger probes
-/// before they are sent, so they cost nothing on a metered link; loopback and jumbo frames carry
-/// them. quinn hands the kernel ten datagrams at once, and one such batch holds at most 65,507
-/// bytes (UDP over IPv4): with larger ones every full batch fails with EMSGSIZE, which looks like a
-/// black hole and throws the path back to 1,200 bytes.
-const LARGEST_DATAGRAM: u16 = 6_500;
+/// Largest datagram sent or taken: what fits the 1,500 bytes of an Ethernet path over IPv4.
+/// Loopback and jumbo frames carry more, but an endpoint's receive buffer is this times 2,048, and
+/// a probe for more costs every idle connection its size: memory of which the relay has too many.
+const LARGEST_DATAGRAM: u16 = 1_472;
 
 /// Socket buffers of the relay: a burst of some thousand handshakes (1,200 bytes each) waits here
 /// instead of being lost.

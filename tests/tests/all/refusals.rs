@@ -208,7 +208,7 @@ fn certificates_that_prove_nothing_are_refused_in_words() -> Result<()> {
         let other = ca.issue_user(id, &"eve".parse()?, request, ssh, now)?;
         Ok((hers.certificate.to_vec(), other.ssh_certificate))
     })?;
-    refused(&borrowed, 255, &["olga"])?;
+    refused(&borrowed, 255, &["certificate", "belay login"])?;
 
     // A person's SSH certificate signed by another deployment's CA.
     let wrong_ssh_ca = with_certificates(&world, "olga", |ca, request, ssh| {

@@ -21,7 +21,7 @@ pub struct LineUp {
     pub key_digest: Digest,
     /// When.
     pub at: UnixTime,
-    /// Device-supplied, printable ([`crate::reported`]).
+    /// Device-supplied, printable ([`crate::reported()`]).
     pub hostname: String,
     /// Device-supplied, printable.
     pub platform: String,

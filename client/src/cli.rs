@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Shell(commands::shell::Args),
     /// Run a command on a device
     Exec(commands::exec::Args),
+    /// List open sessions
+    Sessions(commands::sessions::Args),
     /// Carry an ssh connection over standard input and output (for ProxyCommand)
     Proxy(commands::proxy::Args),
     /// Print or install the configuration that lets plain ssh reach devices

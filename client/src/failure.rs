@@ -53,6 +53,12 @@ impl Failure {
         Self { token: "output-closed", cause: String::new(), remedy: String::new(), exit: 1 }
     }
 
+    /// The way to the relay broke, or the session's.
+    pub fn line_lost(cause: &str) -> Self {
+        Self::new("line-lost", format!("the line to the relay is lost ({cause})"))
+            .remedy("try again; if it stays so, run: belay doctor")
+    }
+
     /// The word programs act on.
     pub const fn token(&self) -> &'static str {
         self.token

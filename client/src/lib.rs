@@ -1,7 +1,7 @@
 //! The `belay` command line: log in, find devices, open shells on them, carry `ssh` to them.
 //!
 //! `commands` has one file a command. `home` keeps the login, `api` asks the relay over HTTPS,
-//! `line` dials it over QUIC and opens sessions, `ssh` speaks to the device inside one, `terminal`
+//! `line` dials it and opens sessions, `kept` keeps one over lines that come and go, `ssh` speaks to the device inside one, `terminal`
 //! and `stdio` are this side's ends, `ssh_config` makes plain `ssh` do the same. What it is not:
 //! it decides nothing about who may do what.
 
@@ -11,6 +11,7 @@ pub mod commands;
 pub mod device_ref;
 pub mod failure;
 pub mod home;
+pub mod kept;
 pub mod line;
 pub mod output;
 mod run;

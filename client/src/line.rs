@@ -8,10 +8,7 @@
 
 mod dial;
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use belay_proto::limits::DELIVER_DEADLINE;
 use belay_proto::names::Login as LoginName;
@@ -19,12 +16,11 @@ use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::version;
 use belay_proto::wire::control::{Control, Hello, HelloAnswer, Welcome};
-use belay_proto::wire::open::{Open, OpenAnswer, Opened, kind};
-use belay_tunnel::carrier::quic::Dialler;
-use belay_tunnel::carrier::{Carrier, CarrierError, RecvHalf, ResetCode, SendHalf, StreamError};
+use belay_proto::wire::open::{Open, OpenAnswer, Opened, Resume, kind};
+use belay_tunnel::carrier::{Carrier, CarrierError, RecvHalf, ResetCode, SendHalf};
 use belay_tunnel::framed::{self, MessageError};
+use belay_tunnel::reach::Silence;
 use belay_tunnel::{clock, pki, tls};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -47,7 +43,6 @@ const AFTERWORD: Duration = Duration::from_millis(250);
 /// A line to the relay.
 pub struct Line {
     carrier: Carrier,
-    dialler: Dialler,
     greeting: watch::Receiver<Greeting>,
     relay: String,
     /// Seconds from this machine's clock to the relay's, as the last login knew it.
@@ -74,14 +69,13 @@ impl Line {
         let verifier = pki::RelayVerifier::pinned(login.ca()?, login.record().clock);
         let config = tls::client(verifier, Some(login.tls_identity()?), &[])
             .map_err(|e| Failure::new("home-damaged", e.to_string()).remedy("run: belay login"))?;
-        let (dialler, carrier) = dial::dial(login.relay(), &config).await?;
+        let carrier = dial::dial(login.relay(), &config).await?;
         let (report, greeting) = watch::channel(Greeting::Waiting);
         let (send, recv) = carrier.open().await.map_err(|e| gone(&e))?;
         let mut control = JoinSet::new();
         control.spawn(converse(send, recv, report));
         Ok(Self {
             carrier,
-            dialler,
             greeting,
             relay: login.relay().to_string(),
             correction: login.record().clock_correction_s,
@@ -102,7 +96,7 @@ impl Line {
                 Greeting::Refused(refused) => Err(Failure::from(refused.clone())),
                 Greeting::Waiting => Err(self.silent()),
             },
-            Ok(Err(_)) => Err(lost("the relay closed the line")),
+            Ok(Err(_)) => Err(Failure::line_lost("the relay closed the line")),
             Err(_) => Err(self.silent()),
         }
     }
@@ -127,19 +121,26 @@ impl Line {
         self.carrier.round_trip()
     }
 
-    /// Asks for a session. Bytes may be sent at once; what comes back begins with the answer.
+    /// Asks for a session, a new one or one to take up again. Bytes may be sent at once; what comes
+    /// back begins with the answer.
     ///
     /// # Errors
     /// When the line is gone.
-    pub async fn open(&self, device: &DeviceRef, login: &LoginName) -> Result<Opening, Failure> {
+    pub async fn open(
+        &self,
+        device: &DeviceRef,
+        login: &LoginName,
+        resume: Option<Resume>,
+    ) -> Result<Opening, Failure> {
         let (mut send, recv) = self.carrier.open().await.map_err(|e| gone(&e))?;
         let open = Open {
             device: Some(device.to_string()),
             kind: Some(kind::SSH.into()),
             login: Some(login.clone()),
+            resume,
         };
         if let Err(error) = framed::write(&mut send, &open).await {
-            return Err(self.explain(lost(&error.to_string())).await);
+            return Err(self.explain(Failure::line_lost(&error.to_string())).await);
         }
         Ok(Opening { send, recv, greeting: self.greeting.clone() })
     }
@@ -170,12 +171,33 @@ impl Line {
         }
     }
 
+    /// Whether the carrier has ended.
+    pub fn is_over(&self) -> bool {
+        self.carrier.end().is_some()
+    }
+
+    /// What the relay has said about an end, if it has, or says within [`AFTERWORD`].
+    pub async fn word(&self) -> Option<Failure> {
+        last_word(&mut self.greeting.clone()).await
+    }
+
+    /// Waits until the path to the relay answers nothing that is sent.
+    pub async fn path_lost(&self) {
+        let mut silence = Silence::new(self.carrier.bytes());
+        let judge = |silence: &mut Silence| {
+            silence.judge(self.carrier.bytes(), self.carrier.round_trip(), Instant::now())
+        };
+        while !judge(&mut silence) {
+            tokio::time::sleep(Silence::LOOK).await;
+        }
+    }
+
     /// Says goodbye.
     pub async fn close(&self) {
         // Lets the carrier's own task send what was finished just now: closing drops the rest.
         tokio::task::yield_now().await;
         self.carrier.close(ResetCode(0), "done");
-        self.dialler.drain(GOODBYE).await;
+        self.carrier.drain(GOODBYE).await;
     }
 }
 
@@ -256,9 +278,17 @@ impl Answering {
     ///
     /// # Errors
     /// The refusal, or what became of the line.
-    pub async fn answer(mut self) -> Result<(RecvHalf, Opened), Failure> {
+    pub async fn answer(self) -> Result<(RecvHalf, Opened), Failure> {
+        self.answer_within(Duration::ZERO).await
+    }
+
+    /// The same, when the relay may take `more` time.
+    ///
+    /// # Errors
+    /// The refusal, or what became of the line.
+    pub async fn answer_within(mut self, more: Duration) -> Result<(RecvHalf, Opened), Failure> {
         let read = framed::read::<OpenAnswer, _>(&mut self.recv);
-        match timeout(ANSWER_WITHIN, read).await {
+        match timeout(ANSWER_WITHIN + more, read).await {
             Ok(Ok(OpenAnswer { refused: Some(refused), .. })) => Err(refused.into()),
             Ok(Ok(OpenAnswer { opened: Some(opened), .. })) => Ok((self.recv, opened)),
             Ok(Ok(OpenAnswer { opened: None, refused: None })) => Err(Failure::new(
@@ -289,7 +319,7 @@ impl Answering {
                 ),
             )
             .remedy("check that relay and client are of compatible versions"),
-            MessageError::Ended | MessageError::Stream(_) => lost(&error.to_string()),
+            MessageError::Ended | MessageError::Stream(_) => Failure::line_lost(&error.to_string()),
         }
     }
 }
@@ -316,100 +346,6 @@ fn gone(end: &CarrierError) -> Failure {
         )
         .remedy("run: belay login")
     } else {
-        lost(&end.to_string())
-    }
-}
-
-fn lost(cause: &str) -> Failure {
-    Failure::new("line-lost", format!("the line to the relay is lost ({cause})"))
-        .remedy("try again; if it stays so, run: belay doctor")
-}
-
-/// What a stream's end means to a person.
-pub fn stream_failure(error: &StreamError) -> Failure {
-    match error {
-        StreamError::Reset(ResetCode::CUT) => {
-            Failure::new("session-cut", "the relay cut the session")
-                .remedy("your access or the device's standing has changed: run: belay whoami")
-        }
-        StreamError::Reset(ResetCode::GONE) => {
-            Failure::new("device-gone", "the device's side of the session went away")
-                .remedy("run: belay devices")
-        }
-        StreamError::Reset(code) => {
-            Failure::new("line-lost", format!("the session was reset (code {})", code.0))
-                .remedy("try again")
-        }
-        StreamError::Carrier => lost("no answer from the relay"),
-    }
-}
-
-/// Tells what became of the session's answer, once.
-pub type OnAnswer = Box<dyn FnOnce(Result<&Opened, &Failure>) + Send>;
-
-/// A session's bytes as one two-way stream: the answer is taken off the front by the first read.
-pub struct SessionStream {
-    send: SendHalf,
-    recv: Receiving,
-}
-
-type AnswerFuture = Pin<Box<dyn Future<Output = Result<(RecvHalf, Opened), Failure>> + Send>>;
-
-enum Receiving {
-    Answer(AnswerFuture, Option<OnAnswer>),
-    Bytes(RecvHalf),
-    Over,
-}
-
-impl SessionStream {
-    /// `on_answer` runs before the first byte of the session is delivered.
-    pub fn new(opening: Opening, on_answer: OnAnswer) -> Self {
-        let (send, answering) = opening.split();
-        Self { send, recv: Receiving::Answer(Box::pin(answering.answer()), Some(on_answer)) }
-    }
-}
-
-impl AsyncRead for SessionStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        loop {
-            match &mut self.recv {
-                Receiving::Bytes(recv) => return Pin::new(recv).poll_read(cx, buf),
-                Receiving::Answer(answer, on_answer) => {
-                    let answered = ready!(answer.as_mut().poll(cx));
-                    if let Some(tell) = on_answer.take() {
-                        tell(answered.as_ref().map(|(_, opened)| opened));
-                    }
-                    self.recv = match answered {
-                        Ok((recv, _)) => Receiving::Bytes(recv),
-                        Err(_) => Receiving::Over,
-                    };
-                }
-                Receiving::Over => {
-                    return Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()));
-                }
-            }
-        }
-    }
-}
-
-impl AsyncWrite for SessionStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.send).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.send).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.send).poll_shutdown(cx)
+        Failure::line_lost(&end.to_string())
     }
 }

@@ -1,9 +1,13 @@
 //! The device agent: holds the line, starts a worker for every session.
 //!
 //! `enrol` makes this machine a device, `supervisor` holds its line, `worker` serves one session
-//! in a process of its own. `state` is what is kept between runs.
+//! in a process of its own. `state` is what is kept between runs, `session_dir` what is known of
+//! sessions that run. `end` and `status` are the owner's.
 
+pub mod end;
 pub mod enrol;
+mod process_id;
+mod session_dir;
 pub mod state;
 pub mod status;
 pub mod supervisor;

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use belay_agent::state::{State, default_dir};
 use belay_agent::worker::{self, ExecHelperArgs, WorkerArgs};
-use belay_agent::{enrol, status, supervisor};
+use belay_agent::{end, enrol, status, supervisor};
+use belay_proto::ids::SessionId;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -35,20 +36,33 @@ enum Command {
         #[command(flatten)]
         state: StateArgs,
     },
-    /// Hold the line until told to stop
+    /// Hold the line until told to stop. Sessions go on without it: the next agent takes them over
     ///
     /// Example: belay-agent run
     Run {
         #[command(flatten)]
         state: StateArgs,
     },
-    /// Say whether the line is up, and why not
+    /// Say whether the line is up, and why not; and who has sessions here
     ///
     /// Exit status: 0 line up, 1 no line.
     Status {
         /// As JSON
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// End sessions, with or without a client, whether an agent runs or not
+    ///
+    /// Example: belay-agent end --all
+    End {
+        /// The session's id, from `belay-agent status`
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        session: Option<SessionId>,
+        /// All of them
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         state: StateArgs,
     },
@@ -84,6 +98,8 @@ fn main() -> ExitCode {
         Command::Enroll { token, name, state } => enroll(token, name, &state.open()),
         Command::Run { state } => run(state.open()),
         Command::Status { json, state } => show(&state.open(), json),
+        // Without an id it is all of them: clap asks for one or the other.
+        Command::End { session, all: _, state } => end_sessions(&state.open(), session),
     };
     done.unwrap_or_else(|error| {
         eprintln!("belay-agent: {}", belay_proto::error_line::one_line(error.as_ref()));
@@ -127,13 +143,23 @@ fn run(state: State) -> anyhow::Result<ExitCode> {
 }
 
 fn show(state: &State, json: bool) -> anyhow::Result<ExitCode> {
-    let report = status::report(state)?;
+    let report = runtime()?.block_on(status::report(state))?;
     if json {
         println!("{}", report.json()?);
     } else {
-        println!("{}", report.line());
+        for line in report.lines() {
+            println!("{line}");
+        }
     }
     Ok(if report.is_online() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn end_sessions(state: &State, session: Option<SessionId>) -> anyhow::Result<ExitCode> {
+    let which = session.map_or(end::Which::All, end::Which::One);
+    for line in runtime()?.block_on(end::end(state, which))? {
+        println!("{line}");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// One thread: the agent passes bytes on and waits; a second would cost memory, not time.

@@ -1,5 +1,6 @@
 //! The session worker as other programs see it: OpenSSH's client against a
-//! worker on standard input and output, and the supervisor's side of one.
+//! worker on standard input and output, the supervisor's side of one, and
+//! clients and supervisors that come and go.
 //!
 //! Every test says loudly where it cannot run.
 #![allow(
@@ -10,10 +11,16 @@
     reason = "tests"
 )]
 
+#[path = "worker/adoption.rs"]
+mod adoption;
+#[path = "worker/far_end.rs"]
+mod far_end;
 #[path = "worker/neighbours.rs"]
 mod neighbours;
 #[path = "worker/openssh.rs"]
 mod openssh;
+#[path = "worker/reattach.rs"]
+mod reattach;
 #[path = "worker/refusals.rs"]
 mod refusals;
 #[path = "worker/rig.rs"]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeviceId, UserId};
+use crate::ids::{DeviceId, SessionId, UserId};
 use crate::names::{DeviceName, LabelKey, LabelValue, UserName};
 use crate::policy::Role;
 use crate::time::UnixTime;
@@ -27,6 +27,9 @@ pub mod path {
     pub const DEVICE: &str = "/v1/devices/{device}";
     /// POST [`super::TokenRequest`] → [`super::TokenAnswer`].
     pub const TOKENS: &str = "/v1/tokens";
+    /// GET → list of open [`super::Session`]: the caller's own, and everybody's for who manages
+    /// people.
+    pub const SESSIONS: &str = "/v1/sessions";
     /// POST [`super::UserRequest`] → [`super::UserAnswer`]; GET → list of [`super::User`].
     pub const USERS: &str = "/v1/users";
     /// PATCH [`super::UserChange`] → [`super::UserChanged`]; `{user}` is a name.
@@ -303,6 +306,33 @@ pub struct TokenAnswer {
     pub token: String,
     /// When it ends.
     pub expires: UnixTime,
+}
+
+/// One open session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Id.
+    pub id: SessionId,
+    /// Whose.
+    pub user: UserName,
+    /// On which device.
+    pub device: DeviceName,
+    /// As which account there.
+    pub login: String,
+    /// What it carries, [`crate::wire::open::kind`].
+    pub kind: String,
+    /// When it was opened.
+    pub opened: UnixTime,
+    /// When it ends at the latest.
+    pub ends: UnixTime,
+    /// Whether a client is attached to it now. One that is not waits for it.
+    pub attached: bool,
+    /// How often one was.
+    pub attachments: u64,
+    /// Bytes to the device, as far as attachments have ended.
+    pub bytes_up: u64,
+    /// Bytes from it.
+    pub bytes_down: u64,
 }
 
 /// Adds a person.

@@ -15,6 +15,7 @@ use crate::names::{Login, UserName};
 use crate::policy::Action;
 use crate::time::UnixTime;
 use crate::wire::frame::{FrameError, decode_payload};
+use crate::wire::open::ResumeWindows;
 
 /// What is signed begins with this; the trailing zero ends the string.
 pub const DOMAIN: &[u8] = b"belay grant v1\0";
@@ -62,6 +63,13 @@ pub struct Grant {
     /// What the device must do besides. One it does not know means refusal.
     #[n(11)]
     pub obligations: Option<Vec<String>>,
+    /// The session is open already and is taken up again: the device starts nothing anew, and
+    /// refuses when it has no such session of the same person and login.
+    #[n(12)]
+    pub resume: Option<bool>,
+    /// How long the session may be without a client.
+    #[n(13)]
+    pub windows: Option<ResumeWindows>,
 }
 
 impl Grant {

@@ -30,6 +30,8 @@ fn grant() -> Grant {
         open_by: UnixTime(1060),
         ends: UnixTime(5000),
         obligations: None,
+        resume: None,
+        windows: None,
     }
 }
 

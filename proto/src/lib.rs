@@ -13,6 +13,7 @@ pub mod names;
 pub mod policy;
 pub mod presence;
 pub mod refusal;
+pub mod resume;
 pub mod time;
 pub mod token;
 pub mod version;

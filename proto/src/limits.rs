@@ -40,5 +40,13 @@ pub const CERT_BACKDATE: Duration = Duration::from_secs(300);
 /// grant is worthless after it, and the device refuses it twice before it.
 pub const GRANT_OPEN_WITHIN: Duration = Duration::from_secs(60);
 
+/// Sessions a device has at once, with or without a client: each is a process.
+pub const DEVICE_SESSIONS: usize = 64;
+
+/// How long the relay holds back the answer to a client that takes a session up again, while the
+/// device has no line. The client asks again; a NAT forgets nothing meanwhile, because the client's
+/// keep-alive goes on.
+pub const RESUME_WAIT: Duration = Duration::from_secs(60);
+
 /// Longest session one grant allows. The engineer's certificate lives as long.
 pub const SESSION_MAX: Duration = Duration::from_secs(12 * 3600);

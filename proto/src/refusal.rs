@@ -97,6 +97,8 @@ codes! {
     RenewOnly = 26, "renew-only";
     /// Something broke inside; the relay's log has it.
     Internal = 27, "internal";
+    /// The session is over, or was never this person's.
+    SessionOver = 28, "session-over";
 }
 
 /// A refusal: what a peer is told.

@@ -20,6 +20,10 @@ mod hex;
 mod json;
 #[path = "all/properties.rs"]
 mod properties;
+#[path = "all/resume_model.rs"]
+mod resume_model;
+#[path = "all/resume_rules.rs"]
+mod resume_rules;
 #[path = "all/samples.rs"]
 mod samples;
 #[path = "all/strategies.rs"]

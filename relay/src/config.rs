@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use belay_proto::wire::open::ResumeWindows;
 use belay_tunnel::address::RelayAddress;
 use serde::Deserialize;
 
@@ -89,6 +90,8 @@ pub struct Sessions {
     pub per_device: u32,
     /// By one person.
     pub per_user: u32,
+    /// How long one may be without its client before the device ends it.
+    pub windows: ResumeWindows,
 }
 
 /// Bounds of the HTTPS listener.
@@ -189,6 +192,12 @@ settings! {
     sessions_per_device: 32 in (1..=10_000),
     /// Sessions at once by one person.
     sessions_per_user: 64 in (1..=10_000),
+    /// Seconds a session with a terminal may be without its client before the device ends it: a
+    /// laptop that slept over night. Each keeps a process on the device, about 10 MiB, all that
+    /// time. With 0 it ends with its first stream.
+    resume_interactive_seconds: 86_400 in (0..=604_800),
+    /// The same for a session without a terminal: a command, a transfer, a forward.
+    resume_other_seconds: 3600 in (0..=604_800),
     /// HTTPS connections at once; each takes about 20 KiB. They are short.
     https_connections: 1024 in (4..=65_536),
     /// Of those, from one IPv4 address or IPv6 /64. Above it, the oldest that has not asked
@@ -263,7 +272,14 @@ impl Config {
                 strangers_per_source: n.quic_strangers_per_source as usize,
                 retry_above: n.quic_retry_above as usize,
             },
-            sessions: Sessions { per_device: n.sessions_per_device, per_user: n.sessions_per_user },
+            sessions: Sessions {
+                per_device: n.sessions_per_device,
+                per_user: n.sessions_per_user,
+                windows: ResumeWindows {
+                    interactive: n.resume_interactive_seconds,
+                    other: n.resume_other_seconds,
+                },
+            },
             https: Https {
                 connections: n.https_connections as usize,
                 connections_per_source: n.https_connections_per_source as usize,
@@ -324,12 +340,18 @@ mod tests {
     }
 
     #[test]
+    fn by_default_a_session_waits_as_long_as_the_protocol_says() {
+        assert_eq!(parse(LEAST).unwrap().sessions.windows, ResumeWindows::default());
+    }
+
+    #[test]
     fn a_mistake_is_one_line_that_says_where() {
         for (text, says) in [
             (format!("{LEAST}drain_secs = 3"), "line 3"),
             (format!("{LEAST}drain_seconds = -1"), "line 3"),
             (format!("{LEAST}drain_seconds = 99999"), "drain_seconds is 99999"),
             (format!("{LEAST}https_handshakes = 0"), "https_handshakes is 0"),
+            (format!("{LEAST}resume_other_seconds = 604801"), "resume_other_seconds is 604801"),
             ("listen = \"[::]:443\"".into(), "address"),
             ("address = \"a b\"\nlisten = \"[::]:443\"".into(), "address is \"a b\""),
             ("address = \"relay.test\"\nlisten = \"443\"".into(), "listen is \"443\""),

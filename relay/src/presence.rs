@@ -1,7 +1,7 @@
 //! What the HTTPS side asks about live lines. The registry answers; nothing here holds state.
 
 use belay_proto::api;
-use belay_proto::ids::DeviceId;
+use belay_proto::ids::{DeviceId, SessionId};
 use belay_proto::time::UnixTime;
 
 /// A device's line at this moment.
@@ -13,11 +13,14 @@ pub struct Present {
     pub last_seen: UnixTime,
 }
 
-/// Knows which devices hold a line.
+/// Knows which devices hold a line, and which sessions have a client.
 pub trait Presence: Send + Sync + 'static {
     /// The device's line; `None` when it holds none. Must not block: the list of devices asks once
     /// a device.
     fn line(&self, device: DeviceId) -> Option<Present>;
+
+    /// Whether a session has a client now.
+    fn is_attached(&self, session: SessionId) -> bool;
 }
 
 /// No device holds a line: for a relay without its QUIC side, in tests.
@@ -27,5 +30,9 @@ pub struct NobodyPresent;
 impl Presence for NobodyPresent {
     fn line(&self, _: DeviceId) -> Option<Present> {
         None
+    }
+
+    fn is_attached(&self, _: SessionId) -> bool {
+        false
     }
 }

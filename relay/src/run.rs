@@ -22,12 +22,14 @@ use crate::api::Api;
 use crate::audit::Strangers;
 use crate::ca::{Authority, RelayCertificate};
 use crate::config::Config;
-use crate::line::{Limits, Listener, Registry, Shared, watch_changes};
+use crate::line::{Door, Limits, Listener, Registry, Shared, watch_changes};
 use crate::listen::https;
 use crate::store::{Event, EventKind, Store};
 
-/// QUIC first packets that may wait to be looked at: a burst of a fleet that comes back.
-const HALF_OPEN: usize = 4096;
+/// QUIC first packets that may wait to be looked at: a burst of a fleet that comes back. Each holds
+/// 16 KiB, most of it key schedules, so 8 MiB together. Those beyond are dropped, and sent again by
+/// whoever meant them.
+const HALF_OPEN: usize = 512;
 
 /// How long last words may take to reach whoever is connected.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -79,7 +81,8 @@ pub async fn run(
         Arc::clone(&strangers),
     )?;
     let keepers = TaskTracker::new();
-    keepers.spawn(Listener::new(endpoint.clone(), Arc::clone(&shared)).run());
+    let door = Door::new(Arc::clone(&shared));
+    keepers.spawn(Listener::new(endpoint.clone(), door.clone()).run());
     keepers.spawn(watch_changes(store.changes(), Arc::clone(&shared)));
     keepers.spawn({
         let (certificate, cancel) = (Arc::clone(&certificate), background.clone());
@@ -94,7 +97,7 @@ pub async fn run(
         async move { store.keep_swept(cancel).await }
     });
     let tcp = tokio::net::TcpListener::from_std(tcp).context("cannot use the TCP socket")?;
-    let web = https::serve(api, web_tls, config.https, tcp, stop.clone(), config.drain);
+    let web = https::serve((api, door), web_tls, config.https, tcp, stop.clone(), config.drain);
     tracing::info!(%listen, name = config.address.host(), "relay running");
     ready(listen);
 

@@ -1,4 +1,4 @@
-//! The relay's HTTPS side from outside: real TLS, real files, port 0.
+//! The relay from outside, HTTPS and QUIC: real TLS, real files, port 0.
 
 #[path = "all/crash.rs"]
 mod crash;
@@ -10,13 +10,19 @@ mod enrolment;
 mod init;
 #[path = "all/limits.rs"]
 mod limits;
+#[path = "all/lines.rs"]
+mod lines;
 #[path = "all/login.rs"]
 mod login;
 #[path = "all/manage.rs"]
 mod manage;
 #[path = "all/routes.rs"]
 mod routes;
+#[path = "all/sessions.rs"]
+mod sessions;
 #[path = "all/speed.rs"]
 mod speed;
 #[path = "all/support.rs"]
 mod support;
+#[path = "all/upgrade.rs"]
+mod upgrade;

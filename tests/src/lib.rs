@@ -1,10 +1,12 @@
-//! What the tests of the whole share: the network lab, simulated devices, the benchmark.
+//! What the tests of the whole share: the network lab, simulated devices, the work that
+//! must not notice a fault, the benchmark.
 //!
 //! This crate is never shipped. It may import every other crate; none imports it.
 
 pub mod bench;
 pub mod fleet;
 pub mod lab;
+pub mod load;
 pub mod world;
 
 use std::path::PathBuf;

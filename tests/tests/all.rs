@@ -21,5 +21,7 @@ mod lab;
 mod quickstart;
 #[path = "all/refusals.rs"]
 mod refusals;
+#[path = "all/resume.rs"]
+mod resume;
 #[path = "all/session.rs"]
 mod session;

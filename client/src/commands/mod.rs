@@ -8,6 +8,7 @@ pub mod exec;
 pub mod login;
 pub mod proxy;
 mod session;
+pub mod sessions;
 pub mod shell;
 pub mod ssh_config;
 pub mod token;

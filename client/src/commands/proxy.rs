@@ -1,21 +1,29 @@
 //! `belay proxy HOST`: the data path of plain `ssh`.
 //!
-//! Bytes are passed as they come: from the descriptor into a piece, the piece into the carrier, and
-//! back without a copy. ssh's first words leave with `Open`, before the relay has answered.
+//! Bytes are passed as they come: from the descriptor into a piece, the piece into the session, and
+//! back without a copy. ssh's first words leave with `Open`, before the relay has answered. While
+//! the line is down ssh is simply not read from for as long as it fills the replay buffer.
+
+use std::time::Duration;
 
 use belay_proto::names::Login as LoginName;
-use belay_tunnel::carrier::{RecvHalf, ResetCode, SendHalf};
+use belay_tunnel::stream::{RecvEnd, SendEnd};
 use bytes::Bytes;
 
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
-use crate::line::{Answering, Line, stream_failure};
+use crate::kept::Session;
+use crate::line::Line;
 use crate::output;
 use crate::run::Context;
 use crate::stdio::{Sink, Source, Which};
 
 /// Pieces taken at once. A piece is at most one packet's payload.
 const BATCH: usize = 64;
+
+/// How long the last words may take to leave. Whoever is not reached hears nothing more and gives
+/// up by himself.
+const GOODBYE: Duration = Duration::from_millis(200);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -33,7 +41,7 @@ pub struct Args {
 /// Carries one connection.
 ///
 /// # Errors
-/// When the session is refused or the line is lost.
+/// When the session is refused, or ends for good before ssh is done with it.
 pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let login = context.home.live_login()?;
     let local = |e: std::io::Error| {
@@ -42,18 +50,40 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let stdin = Source::stdin().map_err(local)?;
     let stdout = Sink::open(Which::Out).map_err(local)?;
     let line = Line::connect(&login).await?;
-    let (send, answering) = line.open(&args.host, &args.login).await?.split();
-    let result = tokio::select! {
-        result = carry(stdin, send, answering, stdout) => result,
-        // ssh hangs up on its ProxyCommand when it ends; the relay is to hear that too.
-        () = told_to_end() => Ok(()),
+    let Session { send, recv, mut kept } =
+        Session::open(context.home.clone(), line, &args.host, &args.login).await?;
+    let mut up = Box::pin(up(stdin, send));
+    let done = tokio::select! {
+        done = carry(&mut up, down(recv, stdout)) => done,
+        // ssh hangs up on its ProxyCommand when it ends; the device is to hear that.
+        () = told_to_end() => Done::Left,
     };
-    let result = match result {
-        Ok(()) => Ok(()),
-        Err(failure) => Err(line.explain(failure).await),
-    };
-    line.close().await;
-    result
+    // Our end with it: what was not finished is reset.
+    drop(up);
+    match done {
+        Done::Broken(failure) => {
+            kept.leave(GOODBYE).await;
+            Err(failure)
+        }
+        Done::Ended | Done::Left => {
+            kept.leave(GOODBYE).await;
+            Ok(())
+        }
+        // Why, the keeper knows.
+        Done::Gone => kept.end().await,
+    }
+}
+
+/// How the carrying came to its end.
+enum Done {
+    /// The device's side ended, and everything was written out.
+    Ended,
+    /// ssh went away.
+    Left,
+    /// The session is over.
+    Gone,
+    /// Our own descriptors broke.
+    Broken(Failure),
 }
 
 /// Waits for a hang-up or a termination. Where signals cannot be taken, for ever.
@@ -76,66 +106,67 @@ async fn told_to_end() {
     std::future::pending::<()>().await;
 }
 
+/// The session is over when the device's side is: ssh reads our end as the end of its connection.
+/// Our side may end sooner, and is then only half closed.
 async fn carry(
-    stdin: Source,
-    send: SendHalf,
-    answering: Answering,
-    stdout: Sink,
-) -> Result<(), Failure> {
-    let up = up(stdin, send);
-    let down = async {
-        let (recv, _) = answering.answer().await?;
-        down(recv, stdout).await
-    };
-    tokio::pin!(up, down);
-    // The session is over when the device's side is: ssh reads our end as the end of its
-    // connection. Our side may end sooner, and is then only half closed.
+    up: &mut (impl Future<Output = Result<SendEnd, Done>> + Unpin),
+    down: impl Future<Output = Done>,
+) -> Done {
+    tokio::pin!(down);
     tokio::select! {
-        ended = &mut down => ended,
-        ended = &mut up => {
-            // What broke the way up, the way down explains; it also brings the last bytes. When it
-            // ends well, the device had simply read enough.
-            match (down.await, ended) {
-                (Ok(()), Err(failure)) if failure.is_loss() => Ok(()),
-                (last, ended) => last.and(ended),
+        done = &mut down => done,
+        sent = up => match sent {
+            Ok(finished) => {
+                let done = down.await;
+                drop(finished);
+                done
             }
-        }
+            Err(Done::Broken(failure)) => Done::Broken(failure),
+            // What broke the way up, the way down ends with too; it brings the last bytes.
+            Err(Done::Ended | Done::Left | Done::Gone) => down.await,
+        },
     }
 }
 
-async fn up(mut stdin: Source, mut send: SendHalf) -> Result<(), Failure> {
+/// Standard input to the session. The end that is handed back has been finished.
+async fn up(mut stdin: Source, mut send: SendEnd) -> Result<SendEnd, Done> {
     loop {
-        let chunk = tokio::select! {
-            chunk = stdin.next() => chunk,
-            stopped = send.stopped() => return stopped.map_err(|e| stream_failure(&e)),
-        };
-        match chunk {
-            Ok(Some(bytes)) => send.send(bytes).await.map_err(|e| stream_failure(&e))?,
-            Ok(None) => {
-                send.finish();
-                return Ok(());
-            }
-            Err(error) => {
-                send.reset(ResetCode::GONE);
-                return Err(Failure::new("input", format!("cannot read standard input: {error}")));
-            }
-        }
-    }
-}
-
-async fn down(mut recv: RecvHalf, stdout: Sink) -> Result<(), Failure> {
-    let broken = |error: std::io::Error| output::write_failure(&error);
-    let mut pieces = [const { Bytes::new() }; BATCH];
-    loop {
-        match recv.receive(&mut pieces).await.map_err(|e| stream_failure(&e))? {
-            Some(count) => {
-                let (filled, _) = pieces.split_at_mut(count.min(BATCH));
-                if let Err(error) = stdout.write_pieces(filled).await {
-                    recv.stop(ResetCode::GONE);
-                    return Err(broken(error));
+        match stdin.next().await {
+            Ok(Some(mut bytes)) => {
+                if send.send(&mut bytes).await.is_err() {
+                    return Err(Done::Gone);
                 }
             }
-            None => return stdout.finish().await.map_err(broken),
+            Ok(None) => {
+                send.finish();
+                return Ok(send);
+            }
+            Err(error) => {
+                let failure = Failure::new("input", format!("cannot read standard input: {error}"));
+                return Err(Done::Broken(failure));
+            }
+        }
+    }
+}
+
+async fn down(mut recv: RecvEnd, stdout: Sink) -> Done {
+    let broken = |error: std::io::Error| Done::Broken(output::write_failure(&error));
+    let mut pieces = [const { Bytes::new() }; BATCH];
+    loop {
+        match recv.receive(&mut pieces).await {
+            Ok(Some(count)) => {
+                let (filled, _) = pieces.split_at_mut(count.min(BATCH));
+                if let Err(error) = stdout.write_pieces(filled).await {
+                    return broken(error);
+                }
+            }
+            Ok(None) => {
+                return match stdout.finish().await {
+                    Ok(()) => Done::Ended,
+                    Err(error) => broken(error),
+                };
+            }
+            Err(_) => return Done::Gone,
         }
     }
 }

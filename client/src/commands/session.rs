@@ -2,8 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use belay_proto::names::Login as LoginName;
+use tokio::time::timeout;
 
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
@@ -12,6 +14,13 @@ use crate::run::Context;
 use crate::ssh::{self, Job, PtyRequest, Work};
 use crate::stdio::{Sink, Source, Which};
 use crate::terminal::{self, Local, Size};
+
+/// How long the last words may take to leave: they only have to reach the carrier. A device that
+/// misses them ends an empty session by itself.
+const GOODBYE: Duration = Duration::from_millis(20);
+
+/// How long the keeper may take to say why a session ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Which device, as whom.
 #[derive(Debug, clap::Args)]
@@ -50,12 +59,10 @@ pub(super) async fn run(
         Pty::Always => true,
         Pty::Never => false,
     };
-    let line = Arc::new(Line::connect(&login).await?);
-    let mut connected =
-        match ssh::connect(&line, &login, &target.device, &target.login, out, err).await {
-            Ok(connected) => connected,
-            Err(failure) => return Err(line.explain(failure).await),
-        };
+    let line = Line::connect(&login).await?;
+    let target = (&target.device, &target.login);
+    let (mut connected, mut kept) =
+        ssh::connect(&context.home, line, &login, target, out, err).await?;
     let job = Job {
         work,
         pty: pty.then(|| PtyRequest {
@@ -69,16 +76,25 @@ pub(super) async fn run(
         .map_err(|e| Failure::new("input", format!("cannot use standard input: {e}")))?;
     let mut local = Local::new(pty && interactive)
         .map_err(|e| Failure::new("terminal", format!("cannot take the terminal: {e}")))?;
-    let exit = ssh::run(&mut connected, &job, stdin, &mut local).await;
+    let exit = ssh::run(&mut connected, &job, stdin, &mut local, kept.weather()).await;
     // The terminal is itself again before anything is said on it.
     drop(local);
     connected.hang_up().await;
-    let exit = match exit {
-        Ok(exit) => Ok(exit.0),
-        Err(failure) => Err(line.explain(failure).await),
-    };
-    line.close().await;
-    exit
+    match exit {
+        Ok(exit) => {
+            kept.leave(GOODBYE).await;
+            Ok(exit.0)
+        }
+        // The keeper knows better why the session broke, when it did.
+        Err(failure) if failure.is_loss() => match timeout(LAST_WORDS, kept.end()).await {
+            Ok(Err(why)) => Err(why),
+            Ok(Ok(())) | Err(_) => Err(failure),
+        },
+        Err(failure) => {
+            kept.leave(GOODBYE).await;
+            Err(failure)
+        }
+    }
 }
 
 fn no_output(error: io::Error) -> Failure {

@@ -12,13 +12,16 @@ use belay_proto::refusal::Code;
 use bytes::Bytes;
 use russh::ChannelWriteHalf;
 use russh::client::Msg;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::connect::Connected;
 use super::events::{Ended, Shared, State};
+use super::outlook::{Outlook, Sight};
 use crate::failure::Failure;
+use crate::kept::Weather;
 use crate::stdio::{Sink, Source};
-use crate::terminal::{Escapes, Local, News, Size, Typed};
+use crate::terminal::{Escapes, Local, News, Size, Typed, notice};
 
 /// From the request for a channel to its confirmation.
 const CHANNEL_WITHIN: Duration = Duration::from_secs(30);
@@ -69,6 +72,7 @@ pub async fn run(
     job: &Job,
     stdin: Source,
     local: &mut Local,
+    weather: watch::Receiver<Weather>,
 ) -> Result<Exit, Failure> {
     let shared = &Arc::clone(&connected.shared);
     let (out, err) = (&Arc::clone(&connected.out), &Arc::clone(&connected.err));
@@ -91,7 +95,7 @@ pub async fn run(
     let asked = request(&channel, job).await.map_err(gone)?;
 
     let input = async {
-        match feed(&channel, stdin, local).await {
+        match feed(&channel, stdin, local, weather).await {
             Ok(()) => std::future::pending().await,
             Err(stopped) => stopped,
         }
@@ -189,15 +193,26 @@ async fn feed(
     channel: &ChannelWriteHalf<Msg>,
     mut stdin: Source,
     local: &mut Local,
+    weather: watch::Receiver<Weather>,
 ) -> Result<(), Stopped> {
     let mut escapes = local.is_raw().then(Escapes::new);
+    let mut outlook = Outlook::new(weather);
     let mut open = true;
     loop {
         let event = tokio::select! {
             chunk = stdin.next(), if open => Event::Chunk(chunk),
             news = local.next() => Event::Local(news),
+            sight = outlook.next(), if local.is_raw() => Event::Weather(sight),
         };
         match event {
+            Event::Weather(Sight::Down(text)) => notice::show(local.size(), &text),
+            Event::Weather(Sight::Up) => {
+                let size = local.size();
+                notice::clear(size);
+                // A program draws its screen anew when the size changes, and only then.
+                resize(channel, Size { rows: size.rows.saturating_sub(1).max(1), ..size }).await?;
+                resize(channel, size).await?;
+            }
             Event::Chunk(Ok(Some(chunk))) => {
                 let Some(escapes) = &mut escapes else {
                     send(channel, chunk).await?;
@@ -231,6 +246,7 @@ async fn feed(
 enum Event {
     Chunk(io::Result<Option<Bytes>>),
     Local(News),
+    Weather(Sight),
 }
 
 async fn send(channel: &ChannelWriteHalf<Msg>, bytes: Bytes) -> Result<(), Stopped> {

@@ -1,12 +1,12 @@
 //! One authenticated SSH connection to a device.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use belay_proto::names::Login as LoginName;
 use belay_proto::refusal::Code;
-use belay_proto::wire::open::Opened;
+use belay_tunnel::stream::join;
 use russh::client::{AuthResult, Config, Handle, connect_stream};
 use russh::{Preferred, SshId, cipher, compression, kex, mac};
 use ssh_key::Algorithm;
@@ -17,8 +17,9 @@ use super::events::{Events, Shared, State, TrustNow};
 use super::host_cert::HostTrust;
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
-use crate::home::{Login, SshIdentity};
-use crate::line::{Line, SessionStream};
+use crate::home::{Home, Login, SshIdentity};
+use crate::kept::{Answer, Kept, Session};
+use crate::line::Line;
 use crate::stdio::Sink;
 
 /// Key exchange and authentication: five round trips and a worker's start.
@@ -33,9 +34,8 @@ const PACKET: u32 = 65_535;
 /// Our last words only have to reach the carrier.
 const HANG_UP_WITHIN: Duration = Duration::from_millis(20);
 
-/// Silence after which the device is asked whether it is there, and how often before it is not.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_MAX: usize = 3;
+/// How long the keeper may take to say why the session ended under the handshake.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 const KEX: &[kex::Name] = &[
     kex::MLKEM768X25519_SHA256,
@@ -66,15 +66,12 @@ fn config() -> Config {
             compression: Cow::Borrowed(&[compression::NONE]),
         },
         inactivity_timeout: None,
-        keepalive_interval: Some(KEEP_ALIVE),
-        keepalive_max: KEEP_ALIVE_MAX,
+        // Whether the device is there, the line below knows; and a session outlives its line.
+        keepalive_interval: None,
         nodelay: true,
         ..Config::default()
     }
 }
-
-/// The relay's answer to our `Open`, kept for whoever asks first.
-type Answered = Arc<Mutex<Option<Result<Opened, Failure>>>>;
 
 /// An authenticated connection.
 pub struct Connected {
@@ -103,41 +100,33 @@ impl Connected {
 /// # Errors
 /// The relay's refusal, the device's, or what is wrong with its certificate.
 pub async fn connect(
-    line: &Arc<Line>,
+    home: &Home,
+    line: Line,
     login: &Login,
-    device: &DeviceRef,
-    account: &LoginName,
+    (device, account): (&DeviceRef, &LoginName),
     out: Arc<Sink>,
     err: Arc<Sink>,
-) -> Result<Connected, Failure> {
+) -> Result<(Connected, Kept), Failure> {
     let identity = login.ssh_identity()?;
     let cas = login.ssh_host_cas()?;
-    let answered: Answered = Arc::default();
-
+    let Session { send, recv, mut kept } =
+        Session::open(home.clone(), line, device, account).await?;
     let asked = device.to_string();
-    let (trust_line, trust_answer) = (Arc::clone(line), Arc::clone(&answered));
+    let (line, answer) = (kept.first_line(), kept.answer());
     let trust: TrustNow = Box::new(move || HostTrust {
         cas: cas.clone(),
-        names: names(&asked, &trust_answer),
-        now: trust_line.relay_time(),
+        names: names(&asked, &answer),
+        now: line.relay_time(),
     });
-    let opening = line.open(device, account).await?;
-    let tell = Arc::clone(&answered);
-    let stream = SessionStream::new(
-        opening,
-        Box::new(move |answer| {
-            *tell.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(answer.cloned().map_err(Clone::clone));
-        }),
-    );
-    handshake(stream, identity, account, trust, (out, err)).await.map_err(|failure| match answered
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
-    {
-        Some(Err(refused)) => refused,
-        Some(Ok(_)) | None => failure,
-    })
+    let shaken = handshake(join(send, recv), identity, account, trust, (out, err));
+    match shaken.await {
+        Ok(connected) => Ok((connected, kept)),
+        // A refusal of the relay's shows inside as a stream that ended.
+        Err(failure) => match timeout(LAST_WORDS, kept.end()).await {
+            Ok(Err(refused)) => Err(refused),
+            Ok(Ok(())) | Err(_) => Err(failure),
+        },
+    }
 }
 
 /// SSH over any stream: key exchange, the host's certificate, our own.
@@ -182,10 +171,9 @@ where
 
 /// What was asked for, and what the relay says it stands for: a device that was renamed still
 /// shows its old name and its id.
-fn names(asked: &str, answered: &Answered) -> Vec<String> {
+fn names(asked: &str, answer: &Answer) -> Vec<String> {
     let mut names = vec![asked.to_owned()];
-    let answered = answered.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(Ok(opened)) = &*answered {
+    if let Some(opened) = &*answer.lock().unwrap_or_else(PoisonError::into_inner) {
         names.push(opened.device.to_string());
     }
     names

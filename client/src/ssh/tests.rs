@@ -13,12 +13,14 @@ use russh::server::{self, Auth, ChannelOpenHandle, Msg, Session};
 use russh::{Channel, ChannelId, CryptoVec, Sig};
 use ssh_key::certificate::{Builder, CertType};
 use ssh_key::private::Ed25519Keypair;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::connect::handshake;
 use super::*;
 use crate::failure::Failure;
 use crate::home::SshIdentity;
+use crate::kept::Weather;
 use crate::stdio::{Sink, Source};
 use crate::terminal::Local;
 
@@ -239,7 +241,14 @@ async fn run_exec(mut connected: Connected, command: &str, input: File) -> Resul
         environment: vec![("LANG".into(), "C.UTF-8".into())],
     };
     let mut local = Local::new(false).unwrap();
-    run(&mut connected, &job, Source::of(input.into()).unwrap(), &mut local).await
+    run(
+        &mut connected,
+        &job,
+        Source::of(input.into()).unwrap(),
+        &mut local,
+        watch::channel(Weather::Fair).1,
+    )
+    .await
 }
 
 fn pipe() -> (File, File) {

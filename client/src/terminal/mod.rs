@@ -1,6 +1,7 @@
 //! This side's terminal: raw while a session has it, itself again on every way out.
 
 mod escapes;
+pub mod notice;
 mod raw;
 
 #[cfg(not(unix))]

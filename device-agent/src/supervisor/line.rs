@@ -1,36 +1,26 @@
-//! One line: dialled, greeted, held to its end.
+//! One line: dialled and greeted. Holding it is [`super::hold`].
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use belay_proto::limits::HELLO_DEADLINE;
 use belay_proto::refusal::Refused;
-use belay_proto::time::UnixTime;
 use belay_proto::version;
-use belay_proto::wire::control::{Control, Hello, HelloAnswer, Renamed, Renew, Renewed, Welcome};
-use belay_tunnel::address::{NotFound, RelayAddress};
-use belay_tunnel::carrier::quic::{Dialler, QuicError, Role};
+use belay_proto::wire::control::{Control, Hello, HelloAnswer, Renew, Renewed, Welcome};
+use belay_tunnel::address::RelayAddress;
+use belay_tunnel::carrier::picker::{self, BadSetting, Unreached, Wanted};
+use belay_tunnel::carrier::quic::Role;
 use belay_tunnel::carrier::{Carrier, RecvHalf, ResetCode, SendHalf};
 use belay_tunnel::clock;
 use belay_tunnel::framed::{self, MessageError, Messages};
 use belay_tunnel::pki::{PeerCertificate, PeerCertificateError, RelayVerifier, TlsKey};
 use belay_tunnel::tls::{self, TlsError};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::{Agent, renewal, session};
+use super::sessions::Departures;
+use super::{Agent, certificate, renewal};
 use crate::enrol::{SOFTWARE, hostname, platform};
 use crate::state::StateError;
-
-/// One address's handshake: four tries of QUIC's, whose first waits a second.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(8);
-
-/// Probes the relay may miss before this end takes the line for dead.
-const PROBES_MISSED: u32 = 2;
-
-/// How long running sessions may hand over their last bytes when the agent stops.
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// There is no line.
 #[derive(Debug, thiserror::Error)]
@@ -38,12 +28,12 @@ pub(super) enum LineError {
     #[error(transparent)]
     State(#[from] StateError),
     #[error(transparent)]
-    Address(#[from] NotFound),
-    #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
-    Quic(#[from] QuicError),
-    #[error("the relay at {0} did not answer within {secs} s", secs = HANDSHAKE_WITHIN.as_secs())]
+    Setting(#[from] BadSetting),
+    #[error(transparent)]
+    Unreached(#[from] Unreached),
+    #[error("the relay at {0} did not answer within {secs} s", secs = HELLO_DEADLINE.as_secs())]
     Silent(SocketAddr),
     #[error("the relay ended the connection: {0}")]
     Closed(String),
@@ -63,13 +53,32 @@ pub(super) enum LineError {
     NotRenewed(String),
 }
 
+impl LineError {
+    /// Whether the relay has spoken, or we ourselves are at fault: asking again at once is useless.
+    pub(super) const fn is_an_answer(&self) -> bool {
+        match self {
+            Self::State(_)
+            | Self::Tls(_)
+            | Self::Setting(_)
+            | Self::NotOurs
+            | Self::Refused(_)
+            | Self::Empty
+            | Self::Certificate(_)
+            | Self::RenewedFirst
+            | Self::NotRenewed(_) => true,
+            Self::Unreached(_) | Self::Silent(_) | Self::Closed(_) | Self::Greeting(_) => false,
+        }
+    }
+}
+
 /// An admitted line.
 pub(super) struct Line {
-    carrier: Carrier,
-    dialler: Dialler,
-    send: SendHalf,
-    recv: Messages<RecvHalf>,
-    welcome: Welcome,
+    pub(super) carrier: Carrier,
+    pub(super) send: SendHalf,
+    pub(super) recv: Messages<RecvHalf>,
+    pub(super) welcome: Welcome,
+    /// Sessions that end after the greeting listed them.
+    pub(super) departures: Departures,
     key: TlsKey,
 }
 
@@ -80,12 +89,13 @@ impl Line {
         let own = (vec![agent.state.certificate()?], key.to_der());
         let verifier = RelayVerifier::pinned(agent.state.ca()?, agent.state.relay_time());
         let config = tls::client(verifier, Some(own), &[version::ALPN])?;
-        let (dialler, carrier) = dial(relay, config).await?;
+        let carrier = dial(relay, config).await?;
+        let departures = agent.sessions.watch();
         let greeted = timeout(HELLO_DEADLINE, greet(agent, &carrier)).await;
         let (send, recv, welcome) =
             greeted.map_err(|_| LineError::Silent(carrier.remote_address()))??;
         agent.told_time(welcome.clock);
-        let line = Self { carrier, dialler, send, recv, welcome, key };
+        let line = Self { carrier, send, recv, welcome, departures, key };
         if line.welcome.renew_only == Some(true) {
             return Err(line.renew_first(agent).await);
         }
@@ -97,81 +107,6 @@ impl Line {
             "line up"
         );
         Ok(line)
-    }
-
-    /// Serves the line until it ends; says why.
-    pub(super) async fn hold(mut self, agent: &Arc<Agent>) -> String {
-        let mut sessions = JoinSet::new();
-        let patience = Duration::from_secs(u64::from(self.welcome.probe_seconds.unwrap_or(25)))
-            .max(Duration::from_secs(1))
-            * (PROBES_MISSED + 1);
-        let mut heard = Instant::now();
-        let mut renew_at = Instant::now() + self.renewal_due(agent);
-        let why = loop {
-            tokio::select! {
-                stream = self.carrier.accept() => match stream {
-                    Ok((send, recv)) => {
-                        sessions.spawn(session::serve(send, recv, Arc::clone(agent)));
-                    }
-                    Err(error) => break match error.peer_said() {
-                        Some((_, said)) if !said.is_empty() => format!("the relay said: {said}"),
-                        _ => error.to_string(),
-                    },
-                },
-                Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
-                    if let Err(error) = ended && error.is_panic() {
-                        tracing::error!(%error, "a session's task panicked");
-                    }
-                }
-                message = self.recv.next::<Control>() => {
-                    heard = Instant::now();
-                    let message = match message {
-                        Ok(Some(message)) => message,
-                        Ok(None) => break "the relay closed the line".to_owned(),
-                        Err(error) => break belay_proto::error_line::one_line(&error),
-                    };
-                    if let Some(refused) = message.goodbye {
-                        break format!("the relay said: {refused}");
-                    }
-                    if let Some(renewed) = message.renewed {
-                        self.keep(agent, &renewed);
-                        renew_at = Instant::now() + self.renewal_due(agent);
-                    }
-                    if let Some(renamed) = message.renamed {
-                        take_name(agent, &renamed);
-                    }
-                    if let Some(ping) = message.ping {
-                        let pong = Control { pong: Some(ping), ..Control::default() };
-                        if framed::write(&mut self.send, &pong).await.is_err() {
-                            break "the line broke".to_owned();
-                        }
-                    }
-                }
-                () = tokio::time::sleep_until(heard + patience) => {
-                    break format!("nothing from the relay for {} s", patience.as_secs());
-                }
-                () = tokio::time::sleep_until(renew_at) => {
-                    renew_at = Instant::now() + renewal::AGAIN;
-                    if self.ask_renewal(agent).await.is_err() {
-                        break "the line broke".to_owned();
-                    }
-                }
-                () = agent.stop.cancelled() => break "the agent was stopped".to_owned(),
-            }
-        };
-        if agent.stop.is_cancelled() {
-            self.send.finish();
-            if timeout(DRAIN, async { while sessions.join_next().await.is_some() {} })
-                .await
-                .is_err()
-            {
-                tracing::info!(open = sessions.len(), "ending sessions");
-            }
-        }
-        sessions.shutdown().await;
-        self.carrier.close(ResetCode::GONE, "");
-        self.dialler.drain(DRAIN).await;
-        why
     }
 
     /// The relay takes nothing but a renewal. After it, the next attempt is a good one.
@@ -202,7 +137,7 @@ impl Line {
         }
     }
 
-    fn renewal_due(&self, agent: &Agent) -> Duration {
+    pub(super) fn renewal_due(&self, agent: &Agent) -> Duration {
         let certificate = agent
             .state
             .certificate()
@@ -214,7 +149,7 @@ impl Line {
         }
     }
 
-    async fn ask_renewal(&mut self, agent: &Agent) -> Result<(), MessageError> {
+    pub(super) async fn ask_renewal(&mut self, agent: &Agent) -> Result<(), MessageError> {
         let request = match self.key.request_der() {
             Ok(request) => request,
             Err(error) => {
@@ -228,8 +163,8 @@ impl Line {
     }
 
     /// Keeps a renewed certificate, when it is for this very device and key.
-    fn keep(&self, agent: &Agent, renewed: &Renewed) {
-        let kept = keep_certificate(agent, &self.key, renewed);
+    pub(super) fn keep(&self, agent: &Agent, renewed: &Renewed) {
+        let kept = certificate::keep(agent, &self.key, renewed);
         match kept {
             Ok(until) => tracing::info!(until = until.0, "certificate renewed"),
             Err(error) => tracing::error!(%error, "cannot use the renewed certificate"),
@@ -237,54 +172,20 @@ impl Line {
     }
 }
 
-fn keep_certificate(agent: &Agent, key: &TlsKey, renewed: &Renewed) -> anyhow::Result<UnixTime> {
-    let certificate = PeerCertificate::from_der(&renewed.certificate)?;
-    let request = key.request_der()?;
-    anyhow::ensure!(
-        renewed.device == agent.enrolment.device
-            && certificate.identity == belay_tunnel::pki::Identity::Device(agent.enrolment.device)
-            && certificate.key_digest == belay_tunnel::pki::requested_key_digest(&request)?,
-        "it is for another device or key"
-    );
-    let pem = belay_tunnel::pki::certificate_to_pem(&renewed.certificate);
-    agent.state.set_certificate(&pem)?;
-    if let Some(line) = &renewed.ssh_host_certificate {
-        agent.state.set_host_certificate(line)?;
-    }
-    Ok(certificate.not_after)
-}
-
-fn take_name(agent: &Agent, renamed: &Renamed) {
-    let kept = agent.state.set_host_certificate(&renamed.ssh_host_certificate).and_then(|()| {
-        let enrolment = agent.state.enrolment()?;
-        agent
-            .state
-            .set_enrolment(&crate::state::Enrolment { name: renamed.name.clone(), ..enrolment })
-    });
-    match kept {
-        Ok(()) => tracing::info!(name = %renamed.name, "this device has another name now"),
-        Err(error) => tracing::error!(%error, "cannot keep this device's new name"),
-    }
-}
-
 fn welcome_behind(welcome: &Welcome) -> i64 {
     welcome.clock.correction_from(clock::now())
 }
 
-async fn dial(
-    relay: &RelayAddress,
-    config: rustls::ClientConfig,
-) -> Result<(Dialler, Carrier), LineError> {
-    let mut last = None;
-    for address in relay.resolve().await? {
-        let dialler = Dialler::new(Role::Device, config.clone(), address)?;
-        match timeout(HANDSHAKE_WITHIN, dialler.dial(address, relay.host())).await {
-            Ok(Ok(carrier)) => return Ok((dialler, carrier)),
-            Ok(Err(error)) => last = Some(LineError::from(error)),
-            Err(_) => last = Some(LineError::Silent(address)),
-        }
+async fn dial(relay: &RelayAddress, config: rustls::ClientConfig) -> Result<Carrier, LineError> {
+    let wanted = Wanted::from_environment(relay.clone(), config, Role::Device)?;
+    let dialled = picker::dial(&wanted).await?;
+    for attempt in &dialled.attempts {
+        tracing::debug!(%attempt, "dialled");
     }
-    Err(last.unwrap_or(LineError::Empty))
+    if let Some((cause, remedy)) = picker::remark(&dialled.attempts) {
+        tracing::info!(remedy, "{cause}");
+    }
+    Ok(dialled.carrier)
 }
 
 async fn greet(
@@ -312,6 +213,7 @@ async fn greet(
         platform: Some(platform()),
         capabilities: None,
         name: Some(name.to_string()),
+        sessions: Some(agent.sessions.all()),
     };
     framed::write(&mut send, &hello).await.map_err(LineError::Greeting)?;
     let mut recv = Messages::new(recv);

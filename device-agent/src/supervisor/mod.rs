@@ -1,15 +1,27 @@
 //! The supervisor: holds the line, checks grants, starts a worker for every session.
 //!
 //! Its law: it never touches a session's plaintext, and it never gives up. A line that ends is
-//! dialled again for ever, with jitter, soon. What it is not: it speaks no SSH and drops no
+//! dialled again for ever, with jitter, soon. Sessions belong to the device, not to a line nor to
+//! this process: they go on when either ends. What it is not: it speaks no SSH and drops no
 //! privileges; workers do.
+//!
+//! `line` makes a line and `hold` holds it; `session` serves each stream the relay opens on it.
+//! `sessions` is what there is, `keeper` keeps one, `adopt` takes over what was left running.
 
+mod adopt;
+mod attachment;
 mod backoff;
+mod certificate;
+mod eager;
+mod hold;
+mod keeper;
 mod line;
 mod renewal;
 mod replay;
 mod session;
+mod sessions;
 mod status;
+mod tell;
 mod utmp;
 
 use std::sync::Arc;
@@ -18,14 +30,19 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use anyhow::Context as _;
 use belay_proto::grant::{Grant, GrantError, SignedGrant, Verified};
 use belay_proto::time::UnixTime;
+use belay_tunnel::address::RelayAddress;
 use belay_tunnel::clock;
 use belay_tunnel::pki::GrantVerifier;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::session_dir::SessionDir;
 use crate::state::{Enrolment, State};
 use backoff::Backoff;
-use line::Line;
+use hold::Outcome;
+use line::{Line, LineError};
 use replay::Seen;
+use sessions::Sessions;
 use status::Status;
 pub use status::StatusFile;
 
@@ -37,6 +54,7 @@ struct Agent {
     /// Seconds to add to the local clock to get the relay's.
     correction: AtomicI64,
     seen: Seen,
+    sessions: Arc<Sessions>,
     status: Status,
     stop: CancellationToken,
 }
@@ -68,11 +86,13 @@ pub async fn run(state: State, stop: CancellationToken) -> anyhow::Result<()> {
     let enrolment = state.enrolment()?;
     let _lock = state.lock()?;
     let relay = enrolment.relay_address()?;
+    let sessions = SessionDir::open(state.dir()).context("cannot make the sessions' directory")?;
     let agent = Arc::new(Agent {
         grant_keys: enrolment.grant_verifier()?,
         // A clock that is behind the last time a relay told us is wrong by at least that much.
         correction: AtomicI64::new(state.relay_time().correction_from(clock::now()).max(0)),
         seen: Seen::default(),
+        sessions: Arc::new(Sessions::new(sessions)),
         status: Status::new(state.clone(), &enrolment),
         state,
         enrolment,
@@ -81,36 +101,72 @@ pub async fn run(state: State, stop: CancellationToken) -> anyhow::Result<()> {
     tracing::info!(
         device = %agent.enrolment.device, name = %agent.enrolment.name, %relay, "agent started"
     );
-    let mut backoff = Backoff::default();
-    loop {
-        let line = tokio::select! {
-            line = Line::connect(&agent, &relay) => line,
-            () = agent.stop.cancelled() => break,
-        };
-        let ended = match line {
-            Ok(line) => {
-                backoff.connected();
-                // Sees a stop by itself, and says goodbye to the relay.
-                Ok(line.hold(&agent).await)
-            }
-            Err(error) => Err(error),
-        };
-        if agent.stop.is_cancelled() {
-            break;
-        }
-        let why = match ended {
-            Ok(why) => why,
-            Err(error) => belay_proto::error_line::one_line(&error),
-        };
-        let wait = backoff.next().context("no randomness for the back-off")?;
-        tracing::warn!(why, retry_in_ms = wait.as_millis(), "no line");
-        agent.status.down(&why);
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = agent.stop.cancelled() => break,
-        }
-    }
+    adopt::adopt_all(&agent).await.context("cannot look for running sessions")?;
+    let held = hold_lines(&agent, &relay).await;
+    // The keepers see the stop too, and leave their workers running.
+    agent.stop.cancel();
+    agent.sessions.keepers.close();
+    agent.sessions.keepers.wait().await;
+    held?;
     agent.status.down("the agent was stopped");
     tracing::info!("agent stopped");
     Ok(())
+}
+
+/// One line after another, until the agent is to stop.
+async fn hold_lines(agent: &Arc<Agent>, relay: &RelayAddress) -> anyhow::Result<()> {
+    let mut backoff = Backoff::default();
+    let mut lost = Instant::now();
+    loop {
+        let eager_until = (!agent.sessions.is_empty()).then_some(lost + eager::EAGER_FOR);
+        let line = tokio::select! {
+            line = connect(agent, relay, eager_until) => line,
+            () = agent.stop.cancelled() => return Ok(()),
+        };
+        let why = match line {
+            Ok(mut line) => {
+                backoff.connected();
+                // Sees a stop by itself, and says goodbye to the relay.
+                let why = loop {
+                    match hold::hold(line, agent, relay).await {
+                        Outcome::Moved(next) => line = *next,
+                        Outcome::Lost(why) => break why,
+                    }
+                };
+                lost = Instant::now();
+                why
+            }
+            Err(error) => belay_proto::error_line::one_line(&error),
+        };
+        if agent.stop.is_cancelled() {
+            return Ok(());
+        }
+        let eager = !agent.sessions.is_empty() && lost.elapsed() < eager::EAGER_FOR;
+        let wait = if eager {
+            eager::EAGER
+        } else {
+            backoff.next().context("no randomness for the back-off")?
+        };
+        agent.status.down(&why);
+        tracing::warn!(why, retry_in_ms = wait.as_millis(), "no line");
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = agent.stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// A line; while somebody waits, with attempts that do not wait for each other.
+async fn connect(
+    agent: &Arc<Agent>,
+    relay: &RelayAddress,
+    eager_until: Option<Instant>,
+) -> Result<Line, LineError> {
+    if let Some(until) = eager_until.filter(|until| *until > Instant::now()) {
+        let eager = eager::dial(Arc::clone(agent), relay.clone());
+        if let Ok(line) = tokio::time::timeout_at(until, eager).await {
+            return line;
+        }
+    }
+    Line::connect(agent, relay).await
 }

@@ -1,21 +1,27 @@
-//! One session: its grant checked, its worker started, its bytes passed on untouched.
+//! A stream the relay opened: its grant checked, its session started or found, its bytes passed on.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use belay_proto::grant::{Grant, GrantError, Verified};
+use belay_proto::error_line::one_line;
+use belay_proto::grant::{Grant, GrantError};
 use belay_proto::limits::OPEN_DEADLINE;
 use belay_proto::refusal::{Code, Refused};
-use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, kind};
-use belay_tunnel::carrier::{RecvHalf, ResetCode, SendHalf, from_socket, to_socket};
+use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, ResumeWindows, kind};
+use belay_tunnel::carrier::{RecvHalf, ResetCode, SendHalf};
 use belay_tunnel::framed;
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::Agent;
-use super::utmp::Terminals;
+use super::keeper::{Kept, keep};
+use super::sessions::Held;
+use super::{Agent, attachment};
+use crate::process_id::ProcessId;
+use crate::session_dir::Record;
+use crate::worker::door::{self, Errand};
 use crate::worker::{Worker, WorkerEvent, WorkerOrder, spawn};
 
 /// This very program, even when its file was replaced by an upgrade.
@@ -34,11 +40,16 @@ pub(super) async fn serve(mut send: SendHalf, mut recv: RecvHalf, agent: Arc<Age
         }
         Err(_) => return recv.stop(ResetCode::PROTOCOL),
     };
-    match begin(&deliver.grant, &agent).await {
-        Ok((grant, worker)) => {
+    match attach(&deliver.grant, &agent).await {
+        Ok((held, socket)) => {
+            let session = held.session();
             let answer = DeliverAnswer { accepted: Some(Accepted {}), refused: None };
-            if framed::write(&mut send, &answer).await.is_ok() {
-                pass(send, recv, worker, &grant).await;
+            if framed::write(&mut send, &answer).await.is_err() {
+                return;
+            }
+            match attachment::pass(send, recv, socket).await {
+                Ok(()) => tracing::debug!(%session, "an attachment ended"),
+                Err(error) => tracing::info!(%session, %error, "session detached"),
             }
         }
         Err(refused) => {
@@ -52,7 +63,8 @@ pub(super) async fn serve(mut send: SendHalf, mut recv: RecvHalf, agent: Arc<Age
     }
 }
 
-async fn begin(encoded: &[u8], agent: &Agent) -> Result<(Verified<Grant>, Worker), Refused> {
+/// Finds or starts the session, and makes it an attachment.
+async fn attach(encoded: &[u8], agent: &Arc<Agent>) -> Result<(Arc<Held>, UnixStream), Refused> {
     let grant = agent.verify(encoded).map_err(|error| not_granted(&error))?;
     if grant.kind != kind::SSH {
         return Err(Refused::new(
@@ -61,47 +73,92 @@ async fn begin(encoded: &[u8], agent: &Agent) -> Result<(Verified<Grant>, Worker
             "upgrade the agent",
         ));
     }
+    let (session, user, login) = (grant.session, &grant.user_name, &grant.login);
+    let held = if grant.resume == Some(true) {
+        agent.sessions.find(session, grant.user, login)?
+    } else {
+        begin(&grant, agent).await?
+    };
+    match door::connect(&agent.sessions.dir.door(session), Errand::Attach).await {
+        Ok(socket) => {
+            let resumed = grant.resume == Some(true);
+            tracing::info!(%session, %user, %login, resumed, "session attached");
+            Ok((held, socket))
+        }
+        Err(error) => {
+            tracing::warn!(%session, error = one_line(&error), "cannot attach a session");
+            Err(if error.is_gone() {
+                Refused::new(Code::SessionOver, "the session is over", "open a new one")
+            } else {
+                Refused::new(
+                    Code::Busy,
+                    one_line(&error),
+                    "the device may be overloaded; try again",
+                )
+            })
+        }
+    }
+}
+
+/// A session that was not there before.
+async fn begin(grant: &Grant, agent: &Arc<Agent>) -> Result<Arc<Held>, Refused> {
     if !agent.seen.take(grant.session, grant.open_by, agent.now()) {
         return Err(Refused::new(Code::BadGrant, "the grant was used before", "ask for a new one"));
     }
-    let order = order(&grant, agent).map_err(|error| {
+    let place = agent.sessions.reserve(grant.session)?;
+    let order = order(grant, agent).map_err(|error| {
         tracing::error!(%error, "cannot make a worker's order");
         Refused::new(Code::Internal, error.to_string(), "look at the agent's log")
     })?;
-    let worker = spawn(&order, Path::new(SELF)).await.map_err(|error| {
-        tracing::error!(error = belay_proto::error_line::one_line(&error), "cannot start a worker");
-        Refused::new(
-            Code::Internal,
-            "the device cannot start a session worker",
-            "look at the agent's log; the device may be out of memory or processes",
-        )
-    })?;
-    let worker = started(worker, &grant).await?;
-    Ok((grant, worker))
+    let door = agent.sessions.dir.bind(grant.session).map_err(|error| not_started(&error))?;
+    let worker = spawn(&order, Path::new(SELF), door).await.map_err(|error| not_started(&error))?;
+    let (worker, process) = started(worker, grant).await?;
+    let record = record(grant, agent, process);
+    // Without it the session works, and ends with this supervisor.
+    if let Err(error) = agent.sessions.dir.write(&record) {
+        tracing::warn!(session = %grant.session, %error, "a session's record cannot be written");
+    }
+    tracing::info!(
+        session = %grant.session, user = %grant.user_name, login = %grant.login,
+        pid = process.pid(), "session open"
+    );
+    let held = Held::new(&record);
+    place.keep(Arc::clone(&held));
+    let (control, child) = worker.into_parts();
+    let kept = Kept { held: Arc::clone(&held), record, control, child: Some(child) };
+    agent.sessions.keepers.spawn(keep(Arc::clone(agent), kept));
+    Ok(held)
+}
+
+fn not_started(error: &(dyn std::error::Error + 'static)) -> Refused {
+    tracing::error!(error = one_line(error), "cannot start a worker");
+    Refused::new(
+        Code::Internal,
+        "the device cannot start a session worker",
+        "look at the agent's log; the device may be out of memory or processes",
+    )
 }
 
 /// Waits for the worker to have become the login user, so that a login which cannot be used is
 /// refused in words instead of by a closed stream. The client's first bytes are on their way
 /// meanwhile: it costs the worker's start, no round trip.
-async fn started(mut worker: Worker, grant: &Grant) -> Result<Worker, Refused> {
+async fn started(mut worker: Worker, grant: &Grant) -> Result<(Worker, ProcessId), Refused> {
     let refused = |reason: &str| Refused::new(Code::LoginNotAllowed, reason, "");
     loop {
-        match timeout(WORKER_STARTS_WITHIN, worker.events.recv()).await {
-            Ok(Some(WorkerEvent::Started { uid, pid, .. })) => {
-                tracing::debug!(session = %grant.session, uid, pid, "worker started");
-                return Ok(worker);
+        match timeout(WORKER_STARTS_WITHIN, worker.control.next()).await {
+            Ok(Ok(Some(WorkerEvent::Started { uid, .. }))) => {
+                // Not what it says of itself: it is the login user's by now.
+                let Some(process) = worker.pid().and_then(ProcessId::of) else {
+                    return Err(ended_at_once());
+                };
+                tracing::debug!(session = %grant.session, uid, pid = process.pid(), "worker started");
+                return Ok((worker, process));
             }
-            Ok(Some(WorkerEvent::Refused { reason } | WorkerEvent::Ended { reason })) => {
+            Ok(Ok(Some(WorkerEvent::Refused { reason } | WorkerEvent::Ended { reason }))) => {
                 return Err(refused(&reason));
             }
-            Ok(Some(_)) => {}
-            Ok(None) => {
-                return Err(Refused::new(
-                    Code::Internal,
-                    "the session worker ended at once",
-                    "look at the agent's log",
-                ));
-            }
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None) | Err(_)) => return Err(ended_at_once()),
             Err(_) => {
                 if let Err(error) = worker.kill() {
                     tracing::warn!(%error, "a worker that does not start cannot be killed");
@@ -116,12 +173,30 @@ async fn started(mut worker: Worker, grant: &Grant) -> Result<Worker, Refused> {
     }
 }
 
+fn ended_at_once() -> Refused {
+    Refused::new(Code::Internal, "the session worker ended at once", "look at the agent's log")
+}
+
 fn not_granted(error: &GrantError) -> Refused {
     Refused::new(
         Code::BadGrant,
-        belay_proto::error_line::one_line(error),
+        one_line(error),
         "if it stays so, check the relay's and the device's clocks",
     )
+}
+
+fn record(grant: &Grant, agent: &Agent, process: ProcessId) -> Record {
+    Record {
+        session: grant.session,
+        user: grant.user,
+        user_name: grant.user_name.clone(),
+        login: grant.login.clone(),
+        kind: grant.kind.clone(),
+        started: agent.now(),
+        ends: grant.ends,
+        process,
+        terminals: Vec::new(),
+    }
 }
 
 fn order(grant: &Grant, agent: &Agent) -> anyhow::Result<WorkerOrder> {
@@ -138,83 +213,7 @@ fn order(grant: &Grant, agent: &Agent) -> anyhow::Result<WorkerOrder> {
         expires_at: grant.ends.0,
         obligations: grant.obligations.clone().unwrap_or_default(),
         env: Vec::new(),
+        // A relay that names none lets nobody come back.
+        windows: grant.windows.unwrap_or(ResumeWindows { interactive: 0, other: 0 }),
     })
-}
-
-async fn pass(send: SendHalf, recv: RecvHalf, mut worker: Worker, grant: &Grant) {
-    let (session, user, login) = (grant.session, &grant.user_name, &grant.login);
-    tracing::info!(%session, %user, %login, pid = worker.pid(), "session open");
-    let mut terminals = Terminals::new(user, login);
-    let mut reason = None;
-    {
-        let Worker { data, events, .. } = &mut worker;
-        let (from_worker, to_worker) = data.split();
-        let listen = async {
-            while let Some(event) = events.recv().await {
-                tell(grant, &event, &mut terminals);
-                if let WorkerEvent::Ended { reason: why } = event {
-                    reason = Some(why);
-                }
-            }
-        };
-        let up = async {
-            if let Err(error) = to_socket(recv, to_worker).await {
-                tracing::debug!(%session, %error, "the way to the worker ended early");
-            }
-        };
-        let down = async {
-            let ((), ended) = tokio::join!(listen, from_socket(from_worker, send));
-            if let Err(error) = ended {
-                tracing::debug!(%session, %error, "the way from the worker ended early");
-            }
-        };
-        tokio::pin!(up, down);
-        // When the worker has ended, what a client still sends goes nowhere.
-        tokio::select! {
-            () = &mut down => {}
-            () = &mut up => down.await,
-        }
-    }
-    let status = match worker.wait().await {
-        Ok(status) => status.to_string(),
-        Err(error) => error.to_string(),
-    };
-    let reason = reason.unwrap_or_else(|| format!("the worker ended by itself ({status})"));
-    tracing::info!(%session, %user, %login, reason, "session closed");
-}
-
-/// What a worker tells goes to the device's own log, under the engineer's name.
-fn tell(grant: &Grant, event: &WorkerEvent, terminals: &mut Terminals) {
-    let (session, user, login) = (grant.session, &grant.user_name, &grant.login);
-    match event {
-        WorkerEvent::Started { uid, pid, .. } => {
-            tracing::debug!(%session, %user, %login, uid, pid, "worker started");
-        }
-        WorkerEvent::Authenticated { fingerprint, key_id, serial, .. } => {
-            tracing::info!(%session, %user, %login, fingerprint, key_id, serial, "authenticated");
-        }
-        WorkerEvent::Refused { reason } => {
-            tracing::warn!(%session, %user, %login, reason, "refused");
-        }
-        WorkerEvent::ChannelOpened { channel, kind, detail } => {
-            let kind = kind.map_or("unknown", |kind| kind.word());
-            tracing::info!(%session, %user, %login, channel, kind, detail, "channel open");
-        }
-        WorkerEvent::ChannelRefused { channel, kind, detail, reason } => {
-            let kind = kind.map_or("unknown", |kind| kind.word());
-            tracing::warn!(%session, %user, %login, channel, kind, detail, reason, "channel refused");
-        }
-        WorkerEvent::ChannelClosed { channel, kind, detail, exit, signal, bytes_in, bytes_out } => {
-            let kind = kind.map_or("unknown", |kind| kind.word());
-            tracing::info!(
-                %session, %user, %login, channel, kind, detail, exit, signal, bytes_in, bytes_out,
-                "channel closed"
-            );
-        }
-        WorkerEvent::PtyOpened { tty, pid, .. } => terminals.opened(tty, *pid),
-        WorkerEvent::PtyClosed { tty, pid, .. } => terminals.closed(tty, *pid),
-        WorkerEvent::Ended { reason } => {
-            tracing::debug!(%session, %user, %login, reason, "worker ended");
-        }
-    }
 }

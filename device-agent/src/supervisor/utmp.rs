@@ -1,9 +1,10 @@
 //! Who is on which terminal: utmp and wtmp, so that `who` and `last` on the device know the
 //! engineer behind the login. Needs root; an agent of one user alone leaves it out.
 
-use belay_proto::names::{Login, UserName};
+use crate::session_dir::Record;
 
-/// The open terminals of one session. Those still open when it is dropped are closed.
+/// The open terminals of one session. They stay open when it is dropped: a later supervisor goes on
+/// with them.
 pub(super) struct Terminals {
     user: String,
     login: String,
@@ -11,12 +12,25 @@ pub(super) struct Terminals {
 }
 
 impl Terminals {
-    pub(super) fn new(user: &UserName, login: &Login) -> Self {
-        Self { user: user.to_string(), login: login.to_string(), open: Vec::new() }
+    /// The terminals a session has. Those that are open have their entries.
+    pub(super) fn new(record: &Record) -> Self {
+        Self {
+            user: record.user_name.to_string(),
+            login: record.login.to_string(),
+            open: record.terminals.clone(),
+        }
     }
 
-    /// A terminal was opened for a process.
+    /// Path and process of each.
+    pub(super) fn open(&self) -> &[(String, u32)] {
+        &self.open
+    }
+
+    /// A terminal was opened for a process, or is told of again.
     pub(super) fn opened(&mut self, tty: &str, pid: u32) {
+        if self.open.iter().any(|(open, process)| open == tty && *process == pid) {
+            return;
+        }
         self.open.push((tty.to_owned(), pid));
         database::write(database::Entry { tty, pid, login: &self.login, host: &self.host() });
     }
@@ -27,16 +41,15 @@ impl Terminals {
         database::write(database::Entry { tty, pid, login: "", host: "" });
     }
 
-    fn host(&self) -> String {
-        format!("belay:{}", self.user)
-    }
-}
-
-impl Drop for Terminals {
-    fn drop(&mut self) {
+    /// The session is over.
+    pub(super) fn close(&mut self) {
         for (tty, pid) in std::mem::take(&mut self.open) {
             self.closed(&tty, pid);
         }
+    }
+
+    fn host(&self) -> String {
+        format!("belay:{}", self.user)
     }
 }
 

@@ -176,33 +176,45 @@ pub(crate) fn bounded(text: &str) -> String {
     cut
 }
 
-#[derive(Encode, Decode)]
+/// How a session stands, whenever a supervisor or a visitor comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-struct Frame {
+pub struct Standing {
+    /// Whether there is an attachment: a stream to the client.
     #[n(0)]
-    event: Option<WorkerEvent>,
+    pub attached: Option<bool>,
+    /// For how many seconds there has been none; absent before the first.
+    #[n(1)]
+    pub detached_s: Option<u64>,
+    /// Open terminals.
+    #[n(2)]
+    pub terminals: Option<u32>,
 }
 
-impl WorkerEvent {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let frame = Frame { event: Some(self.clone()) };
-        minicbor::to_vec(&frame).unwrap_or_else(|never: minicbor::encode::Error<_>| {
-            // A Vec takes every byte; the error type is not inhabited.
-            tracing::error!(%never, "an event could not be encoded");
-            Vec::new()
-        })
-    }
-
-    /// `Ok(None)` for an event of a later version.
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, minicbor::decode::Error> {
-        Ok(minicbor::decode::<Frame>(bytes)?.event)
-    }
+/// One frame of a worker's on its control socket.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub(super) struct Told {
+    #[n(0)]
+    pub(super) event: Option<WorkerEvent>,
+    /// Counts events. Told again until it is heard ([`super::word::Word::heard`]).
+    #[n(1)]
+    pub(super) number: Option<u64>,
+    /// First on each control connection after the first, and the answer to a visit.
+    #[n(2)]
+    pub(super) standing: Option<Standing>,
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
+    use belay_proto::wire::frame::decode_payload;
+
     use super::*;
+
+    fn decoded(bytes: &[u8]) -> Told {
+        decode_payload(bytes).unwrap()
+    }
 
     #[test]
     fn events_survive_the_wire() {
@@ -215,17 +227,19 @@ mod tests {
             bytes_in: 1,
             bytes_out: 2,
         };
-        assert_eq!(WorkerEvent::decode(&closed.encode()).unwrap(), Some(closed));
+        let told = Told { event: Some(closed), number: Some(9), standing: None };
+        assert_eq!(decoded(&minicbor::to_vec(&told).unwrap()), told);
     }
 
     #[test]
     fn an_event_of_a_later_version_is_skipped() {
         // {0: {99: {}}}: the map encoding of an enum variant numbered 99.
-        let known = WorkerEvent::Ended { reason: "x".into() }.encode();
-        let mut unknown = known.clone();
+        let event = WorkerEvent::Ended { reason: "x".into() };
+        let told = Told { event: Some(event), number: Some(1), standing: None };
+        let mut unknown = minicbor::to_vec(&told).unwrap();
         let variant = unknown.iter().position(|byte| *byte == 8).unwrap();
         unknown.splice(variant..=variant, [0x18, 99]);
-        assert_eq!(WorkerEvent::decode(&unknown).unwrap(), None);
+        assert_eq!(decoded(&unknown), Told { event: None, ..told });
     }
 
     #[test]

@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::event::{ChannelKind, WorkerEvent, bounded};
 use super::ssh::Rights;
@@ -104,27 +104,44 @@ impl Denied {
     }
 }
 
-/// The way events take. Cheap to clone.
+/// The way events take, and what they say of terminals. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Events(mpsc::Sender<WorkerEvent>);
+pub struct Events {
+    sender: mpsc::Sender<WorkerEvent>,
+    terminals: watch::Sender<u32>,
+}
 
 impl Events {
     pub(super) fn new(sender: mpsc::Sender<WorkerEvent>) -> Self {
-        Self(sender)
+        Self { sender, terminals: watch::Sender::new(0) }
+    }
+
+    /// How many terminals are open, as it changes.
+    pub(super) fn terminals(&self) -> watch::Receiver<u32> {
+        self.terminals.subscribe()
     }
 
     /// Waits for room.
     pub(super) async fn send(&self, event: WorkerEvent) -> Result<(), Denied> {
-        let gone = || Denied("the agent of this device is going down: try again".into());
-        self.0.send(event).await.map_err(|_| gone())
+        #[allow(clippy::wildcard_enum_match_arm, reason = "only these two change the count")]
+        match &event {
+            WorkerEvent::PtyOpened { .. } => self.terminals.send_modify(|open| *open += 1),
+            WorkerEvent::PtyClosed { .. } => {
+                self.terminals.send_modify(|open| *open = open.saturating_sub(1));
+            }
+            _ => {}
+        }
+        self.sender.send(event).await.map_err(|_| going_down())
     }
 
-    /// For destructors, which cannot wait: a full queue is reported in the log.
-    fn send_now(&self, event: WorkerEvent) {
-        if let Err(error) = self.0.try_send(event) {
-            tracing::warn!(%error, "an event was not delivered");
-        }
+    /// Waits for room for an event that a destructor will send, and keeps it.
+    async fn reserve(&self) -> Result<mpsc::OwnedPermit<WorkerEvent>, Denied> {
+        self.sender.clone().reserve_owned().await.map_err(|_| going_down())
     }
+}
+
+fn going_down() -> Denied {
+    Denied("the agent of this device is going down: try again".into())
 }
 
 /// See the module.
@@ -152,6 +169,7 @@ impl Gate {
             self.refuse(channel, &request, &denied).await?;
             return Err(denied);
         }
+        let closing = self.events.reserve().await?;
         self.events
             .send(WorkerEvent::ChannelOpened { channel, kind: Some(kind), detail: detail.clone() })
             .await?;
@@ -159,7 +177,7 @@ impl Gate {
             channel,
             kind,
             detail,
-            events: self.events.clone(),
+            closing: Some(closing),
             meter: Meter::default(),
             outcome: Outcome::default(),
         })
@@ -254,7 +272,8 @@ pub struct Admitted {
     channel: u32,
     kind: ChannelKind,
     detail: String,
-    events: Events,
+    /// Room for the event that it is over: no full queue loses it.
+    closing: Option<mpsc::OwnedPermit<WorkerEvent>>,
     meter: Meter,
     outcome: Outcome,
 }
@@ -297,7 +316,8 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.events.send_now(WorkerEvent::ChannelClosed {
+        let Some(closing) = self.closing.take() else { return };
+        closing.send(WorkerEvent::ChannelClosed {
             channel: self.channel,
             kind: Some(self.kind),
             detail: std::mem::take(&mut self.detail),

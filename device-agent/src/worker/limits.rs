@@ -83,9 +83,25 @@ pub const PIPE_SIZE: usize = 1024 * 1024;
 /// Socket buffers asked for on the session's own socket.
 pub const SOCKET_BUFFER: usize = 512 * 1024;
 
-/// Events waiting for the supervisor. A full queue holds the session: evidence
-/// comes before action.
+/// Events waiting for the supervisor, and as many that it has not yet said it
+/// dealt with. A full queue holds the session: evidence comes before action.
 pub const EVENTS: usize = 64;
+
+/// Room in the queue for the end of everything that can be open at once: of a
+/// channel, its terminal and its agent, of a listener and a connection to it.
+pub const CLOSINGS: usize = 4 * CHANNELS_MAX + LISTENERS_MAX;
+
+/// How long a new connection to a worker's door may take to say what it is for.
+/// Only the agent can make one, and it says so at once.
+pub const ERRAND_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After a session's last byte: how long its stream may take to say so to the
+/// client, over a line that may just have to be found again.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a worker that is done waits for a supervisor to take its last
+/// events. A restarted or upgraded one is back within seconds.
+pub const LAST_WORDS: Duration = Duration::from_secs(60);
 
 /// Time to connect to a forward's target, over all its addresses.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(20);

@@ -6,6 +6,11 @@
 //! what a peer sends ever runs with the supervisor's rights; a fault in one
 //! session harms no other.
 //!
+//! A worker outlives its clients' streams and its supervisors. Both reach it
+//! through its [`door`], a socket the first supervisor bound: a stream that broke
+//! is replaced by another, a supervisor that died by the next, and the session
+//! notices neither.
+//!
 //! The law of this room:
 //! - nothing is admitted but through [`gate`], and a gate exists only for a
 //!   verified certificate;
@@ -16,15 +21,19 @@
 //! order), it knows no relay and no carrier, it links no PAM. A site that needs
 //! PAM session modules has to keep them out of the accounts it grants.
 //!
-//! Descriptors of a worker process: 0 is the session's bytes, 1 the control
-//! socket (order in, events out), 2 the log.
+//! Descriptors of a worker process: 0 is the door, listening, 1 the control
+//! socket of its first supervisor (order in, events out), 2 the log.
 
 pub mod account;
 mod clock;
 mod control;
+mod detachable;
+mod dock;
+pub mod door;
 mod event;
 mod exec_helper;
 pub mod gate;
+mod greeted;
 mod lapse;
 pub mod limits;
 mod order;
@@ -37,11 +46,16 @@ mod spawn;
 mod ssh;
 mod stdio;
 mod sys;
+mod teller;
+mod windows;
 mod wire;
+mod word;
 
-pub use event::{ChannelKind, WorkerEvent};
+pub use control::ControlLine;
+pub use event::{ChannelKind, Standing, WorkerEvent};
 pub use exec_helper::{ExecHelperArgs, exec_helper};
 pub use order::{OrderError, WorkerOrder};
 pub use run::{WorkerArgs, init_log, main};
 pub use spawn::{SpawnError, Worker, spawn};
 pub use stdio::StdioArgs;
+pub use word::Word;

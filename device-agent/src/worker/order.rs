@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use belay_proto::wire::open::ResumeWindows;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 use uuid::Uuid;
@@ -40,6 +41,9 @@ pub struct WorkerOrder {
     pub obligations: Vec<String>,
     /// More variables for the session's environment.
     pub env: Vec<(String, String)>,
+    /// How long the session may be without a client. Zero: it ends with its
+    /// first attachment.
+    pub windows: ResumeWindows,
 }
 
 /// Why an order could not be read or is refused.
@@ -86,6 +90,8 @@ struct Wire {
     obligations: Option<Vec<String>>,
     #[n(10)]
     env: Option<Vec<(String, String)>>,
+    #[n(11)]
+    windows: Option<ResumeWindows>,
 }
 
 impl WorkerOrder {
@@ -106,6 +112,7 @@ impl WorkerOrder {
             expires_at: Some(self.expires_at),
             obligations: Some(self.obligations.clone()),
             env: Some(self.env.clone()),
+            windows: Some(self.windows),
         };
         // Sized first, so that no reallocation leaves a copy of the key behind.
         let mut out = Zeroizing::new(Vec::with_capacity(CONTROL_FRAME_MAX));
@@ -140,6 +147,7 @@ impl WorkerOrder {
             expires_at: wire.expires_at.ok_or(OrderError::Missing("expiry"))?,
             obligations: wire.obligations.unwrap_or_default(),
             env: wire.env.unwrap_or_default(),
+            windows: wire.windows.unwrap_or(ResumeWindows { interactive: 0, other: 0 }),
         };
         order.check()?;
         Ok(order)
@@ -204,6 +212,7 @@ mod tests {
             expires_at: 1_700_000_000,
             obligations: vec![],
             env: vec![("A".into(), "b".into())],
+            windows: ResumeWindows::default(),
         }
     }
 
@@ -223,9 +232,9 @@ mod tests {
     #[test]
     fn a_field_of_a_later_version_is_ignored() {
         let mut bytes = order().encode().unwrap().to_vec();
-        // A definite map of 11 (one field, the certificate, is absent: 10).
-        assert_eq!(bytes[0], 0xaa);
-        bytes[0] = 0xab;
+        // A definite map of 12 (one field, the certificate, is absent: 11).
+        assert_eq!(bytes[0], 0xab);
+        bytes[0] = 0xac;
         bytes.extend_from_slice(&[0x18, 99, 0x63, b'n', b'e', b'w']);
         assert_eq!(WorkerOrder::decode(&bytes).unwrap(), order());
     }

@@ -1,4 +1,5 @@
-//! A worker's life: order, login user, one connection, end.
+//! A worker's start: order, login user. What follows it is [`detachable`] or, on
+//! standard input and output, a plain connection.
 //!
 //! The steps up to the change of user run on one thread without a runtime, and
 //! read nothing a peer has sent.
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use nix::unistd::Uid;
 use russh::keys::ssh_key::PublicKey;
 use russh::keys::{Certificate, PrivateKey};
 use tokio::sync::mpsc;
@@ -18,10 +20,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use super::account::Account;
-use super::control::{Control, write_events};
+use super::control::Control;
+use super::detachable::{self, Moorings};
 use super::event::WorkerEvent;
 use super::gate::{Actions, Events};
-use super::limits::{EVENTS, FAREWELL};
+use super::limits::{CLOSINGS, EVENTS};
 use super::order::WorkerOrder;
 use super::ssh::{self, End, Rekey, Terms};
 use super::stdio::{Stdio, StdioArgs};
@@ -63,11 +66,11 @@ pub fn main(args: &WorkerArgs) -> ExitCode {
 }
 
 /// All that is decided before the first byte.
-struct Session {
-    terms: Terms,
-    host_key: PrivateKey,
-    host_certificate: Option<Certificate>,
-    account: Account,
+pub(super) struct Session {
+    pub(super) terms: Terms,
+    pub(super) host_key: PrivateKey,
+    pub(super) host_certificate: Option<Certificate>,
+    pub(super) account: Account,
 }
 
 fn supervised() -> anyhow::Result<()> {
@@ -76,28 +79,32 @@ fn supervised() -> anyhow::Result<()> {
     if let Err(error) = rustix::process::setsid() {
         tracing::debug!(%error, "the worker stays in its session");
     }
-    let data = stdin().as_fd().try_clone_to_owned().context("no session on standard input")?;
+    // Ours is the supervisor's user until the order says which login.
+    let owner = Uid::effective();
+    let listener = stdin().as_fd().try_clone_to_owned().context("no door on standard input")?;
     let control = std::io::stdout().as_fd().try_clone_to_owned().context("no control socket")?;
     release_stdio()?;
     let mut control = Control::new(control)?;
-    let prepared =
-        control.read().context("no order from the supervisor").and_then(|order| prepare(&order));
-    let session = match prepared {
-        Ok(session) => session,
+    let prepared = control
+        .read()
+        .context("no order from the supervisor")
+        .and_then(|order| Ok(WorkerOrder::decode(&order)?))
+        .and_then(|order| Ok((prepare(&order)?, order.windows)));
+    let (session, windows) = match prepared {
+        Ok(prepared) => prepared,
         Err(error) => {
             let reason = format!("{error:#}");
-            control.send(&WorkerEvent::Refused { reason: reason.clone() })?;
-            control.send(&WorkerEvent::Ended { reason })?;
+            control.send(WorkerEvent::Refused { reason: reason.clone() })?;
+            control.send(WorkerEvent::Ended { reason })?;
             return Err(error);
         }
     };
-    control.send(&started(&session.account))?;
-    let input = data.try_clone()?;
-    run(session, input, data, Some(control))
+    control.send(started(&session.account))?;
+    let moorings = Moorings { listener, control, owner, windows };
+    runtime()?.block_on(detachable::serve(session, moorings))
 }
 
-fn prepare(order: &[u8]) -> anyhow::Result<Session> {
-    let order = WorkerOrder::decode(order)?;
+fn prepare(order: &WorkerOrder) -> anyhow::Result<Session> {
     clock::correct(order.clock_correction)?;
     let host_key =
         PrivateKey::from_openssh(&*order.host_key).context("the order's host key is not valid")?;
@@ -146,7 +153,8 @@ fn on_stdio(args: &StdioArgs) -> anyhow::Result<()> {
     release_stdio()?;
     let account = take_on(&terms.login)?;
     tracing::debug!(event = ?started(&account));
-    run(Session { terms, host_key, host_certificate, account }, input, output, None)
+    let session = Session { terms, host_key, host_certificate, account };
+    runtime()?.block_on(serve_pipes(session, input, output))
 }
 
 /// Nothing but the wire itself may hold the peer's descriptors: whoever keeps a
@@ -166,51 +174,34 @@ fn started(account: &Account) -> WorkerEvent {
     }
 }
 
-fn run(
-    session: Session,
-    input: OwnedFd,
-    output: OwnedFd,
-    control: Option<Control>,
-) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Only names are looked up off the thread.
         .max_blocking_threads(4)
-        .build()?;
-    runtime.block_on(async {
-        let (sender, receiver) = mpsc::channel(EVENTS);
-        let out = output.try_clone()?;
-        let wire = Wire::new(input, output).context("the session's descriptors cannot be watched")?;
-        let Session { terms, host_key, host_certificate, account } = session;
-        let events = Events::new(sender.clone());
-        let teller = async {
-            match control {
-                Some(control) => write_events(control.into_async()?, receiver).await,
-                None => {
-                    log_events(receiver).await;
-                    Ok(())
-                }
-            }
-        };
-        tokio::pin!(teller);
-        let End { reason, clean } = tokio::select! {
-            end = ssh::serve(wire, out, terms, account, (host_key, host_certificate), events) => end,
-            // It ends before us only when nobody listens.
-            gone = &mut teller => {
-                gone.context("the supervisor is gone")?;
-                anyhow::bail!("the supervisor is gone");
-            }
-        };
-        tracing::info!(%reason, "session ended");
-        drop(sender.send(WorkerEvent::Ended { reason: reason.clone() }).await);
-        drop(sender);
-        match tokio::time::timeout(FAREWELL, teller).await {
-            Ok(told) => told.context("the last events were not delivered")?,
-            Err(_) => anyhow::bail!("the supervisor does not take the last events"),
-        }
-        anyhow::ensure!(clean, reason);
-        Ok(())
-    })
+        .build()
+}
+
+/// Serves whoever is at the other end of standard input and output.
+async fn serve_pipes(session: Session, input: OwnedFd, output: OwnedFd) -> anyhow::Result<()> {
+    let (sender, receiver) = mpsc::channel(EVENTS + CLOSINGS);
+    let out = output.try_clone()?;
+    let wire = Wire::new(input, output).context("the session's descriptors cannot be watched")?;
+    let Session { terms, host_key, host_certificate, account } = session;
+    let events = Events::new(sender.clone());
+    let teller = log_events(receiver);
+    tokio::pin!(teller);
+    let host = (host_key, host_certificate);
+    let never = std::future::pending();
+    let End { reason, clean, .. } = tokio::select! {
+        end = ssh::serve(wire, Some(out), terms, account, host, events, never) => end,
+        () = &mut teller => anyhow::bail!("the events have no way out"),
+    };
+    tracing::info!(%reason, "session ended");
+    drop(sender.send(WorkerEvent::Ended { reason: reason.clone() }).await);
+    teller.await;
+    anyhow::ensure!(clean, reason);
+    Ok(())
 }
 
 async fn log_events(mut events: mpsc::Receiver<WorkerEvent>) {

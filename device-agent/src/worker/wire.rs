@@ -1,7 +1,7 @@
 //! The session's bytes: one duplex stream made of one or two descriptors.
 //!
-//! A supervised worker has a Unix socket, one on standard input and output has
-//! two pipes; the SSH library sees no difference. Reads go through a buffer,
+//! Of the standard-input mode alone: a supervised worker has a resumable stream
+//! ([`super::greeted`]). The SSH library sees no difference. Reads go through a buffer,
 //! because that library asks for four bytes, then for the rest of a packet.
 
 use std::io;
@@ -27,7 +27,10 @@ pub(super) struct Wire {
 /// What a peer begins with (RFC 4253, section 4.2: `SSH-…`). The library waits
 /// for a whole line, and for more after an empty one; whoever begins otherwise
 /// can be told at once.
-const FIRST: u8 = b'S';
+pub(super) const FIRST: u8 = b'S';
+
+/// OpenSSH's words for it, which its tools and tests know.
+pub(super) const NO_SSH: &[u8] = b"Invalid SSH identification string.\r\n";
 
 impl Wire {
     /// Takes over both descriptors, non-blocking. Must run inside a runtime.
@@ -54,8 +57,8 @@ pub(super) fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
 
 /// Larger kernel buffers mean fewer wake-ups. The kernel may give less, and a
 /// terminal has none: neither is an error.
-fn enlarge(fd: &OwnedFd) {
-    let as_socket = rustix::net::sockopt::set_socket_send_buffer_size(fd, SOCKET_BUFFER);
+pub(super) fn enlarge(fd: impl AsFd) {
+    let as_socket = rustix::net::sockopt::set_socket_send_buffer_size(&fd, SOCKET_BUFFER);
     if as_socket.is_err() {
         enlarge_pipe(fd);
     }

@@ -41,6 +41,10 @@ pub struct Hello {
     /// the device was renamed.
     #[n(7)]
     pub name: Option<String>,
+    /// The sessions it still has, with or without a client (devices); at most
+    /// [`crate::limits::DEVICE_SESSIONS`]. The relay closes the others in its record.
+    #[n(10)]
+    pub sessions: Option<Vec<SessionId>>,
 }
 
 /// The relay's answer.
@@ -116,7 +120,8 @@ pub struct Control {
     /// Relay: new keys to pin.
     #[n(5)]
     pub trust: Option<Trust>,
-    /// Relay: a session over this carrier was ended, and why; its stream is reset after this.
+    /// Relay to client: a session over this carrier was ended, and why; its stream is reset after
+    /// this. Relay to device: end this session. Device to relay: it has ended, and why.
     #[n(6)]
     pub ended: Option<Ended>,
     /// Relay: the device has another name now.
@@ -136,7 +141,7 @@ pub struct Renamed {
     pub ssh_host_certificate: String,
 }
 
-/// A session the relay ended.
+/// A session that ended or is to end.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Ended {

@@ -27,6 +27,42 @@ pub struct Open {
     /// The account wanted on the device.
     #[n(2)]
     pub login: Option<Login>,
+    /// Take this session up again instead of opening one. The relay then asks its own record for
+    /// device, kind and login; what stands here must not differ.
+    #[n(3)]
+    pub resume: Option<Resume>,
+}
+
+/// A session that lost its stream, and whose client is back.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Resume {
+    /// Which.
+    #[n(0)]
+    pub session: SessionId,
+    /// How long the relay may hold the answer back while the device has no line, in seconds; at
+    /// most [`crate::limits::RESUME_WAIT`]. The answer then comes the moment the device is back.
+    #[n(1)]
+    pub wait_seconds: Option<u32>,
+}
+
+/// How long a session may be without a client before the device ends it, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct ResumeWindows {
+    /// While it has a terminal.
+    #[n(0)]
+    pub interactive: u32,
+    /// While it has none.
+    #[n(1)]
+    pub other: u32,
+}
+
+impl Default for ResumeWindows {
+    /// A laptop that slept over night; a transfer whose network is being repaired.
+    fn default() -> Self {
+        Self { interactive: 24 * 3600, other: 3600 }
+    }
 }
 
 /// Relay to client.
@@ -57,6 +93,9 @@ pub struct Opened {
     /// The signed grant the device was given ([`crate::grant::SignedGrant`], encoded).
     #[n(3)]
     pub grant: Option<ByteVec>,
+    /// How long it may be taken up again after its stream broke. Absent: not at all.
+    #[n(4)]
+    pub windows: Option<ResumeWindows>,
 }
 
 /// Relay to device: the first frame of a stream the relay opens.

@@ -9,7 +9,9 @@ use belay_proto::wire::control::{
     Control, Ended, Hello, HelloAnswer, Renamed, Renew, Renewed, Trust, Welcome,
 };
 use belay_proto::wire::frame::{LENGTH_BYTES, decode_payload, encode_frame};
-use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, kind};
+use belay_proto::wire::open::{
+    Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, Resume, ResumeWindows, kind,
+};
 use minicbor::{Decode, Encode};
 use uuid::Uuid;
 
@@ -76,6 +78,8 @@ pub(crate) fn grant() -> Grant {
         open_by: UnixTime(1_795_348_860),
         ends: UnixTime(1_795_392_000),
         obligations: None,
+        resume: None,
+        windows: None,
     }
 }
 
@@ -101,7 +105,9 @@ fn handshake() -> Vec<Sample> {
         platform: Some("linux/aarch64".into()),
         capabilities: Some(vec!["resume".into()]),
         name: Some("pump-17".into()),
+        sessions: None,
     };
+    let holding = Hello { sessions: Some(vec![SESSION]), ..hello.clone() };
     let welcome = Welcome {
         version: 1,
         clock: UnixTime(1_795_348_801),
@@ -121,7 +127,8 @@ fn handshake() -> Vec<Sample> {
     };
     let answer = |welcome, refused| HelloAnswer { welcome, refused };
     vec![
-        sample("hello", "Hello of a device, every field", hello),
+        sample("hello", "Hello of a device", hello),
+        sample("hello-holding", "Hello of a device that still has a session", holding),
         sample("hello-empty", "Hello with nothing in it: version 0", Hello::default()),
         sample("welcome", "HelloAnswer: a Welcome, every field", answer(Some(welcome), None)),
         sample("welcome-short", "HelloAnswer: a client's Welcome", answer(Some(short), None)),
@@ -166,18 +173,31 @@ fn opening() -> Vec<Sample> {
         device: Some("pump-17".into()),
         kind: Some(kind::SSH.into()),
         login: Some("root".parse().unwrap()),
+        resume: None,
     };
+    let again = Resume { session: SESSION, wait_seconds: Some(60) };
+    let again = Open { resume: Some(again), ..open.clone() };
     let signed = minicbor::to_vec(signed_grant()).unwrap();
     let opened = Opened {
         session: SESSION,
         device: DEVICE,
         device_name: Some("pump-17".into()),
         grant: Some(signed.clone().into()),
+        windows: None,
     };
+    let windows = Some(ResumeWindows::default());
+    let resumable = Opened { windows, ..opened.clone() };
+    let resuming = Grant { resume: Some(true), windows, ..grant() };
     let obliged = Grant { obligations: Some(vec!["record".into()]), ..grant() };
     let (no, yes) = (Some(refused()), Some(Accepted {}));
     vec![
         sample("open", "Open", open),
+        sample("open-resume", "Open: takes a session up again", again),
+        sample(
+            "opened-resumable",
+            "OpenAnswer: Opened, to be taken up again",
+            OpenAnswer { opened: Some(resumable), refused: None },
+        ),
         sample("opened", "OpenAnswer: Opened", OpenAnswer { opened: Some(opened), refused: None }),
         sample(
             "open-refused",
@@ -186,6 +206,7 @@ fn opening() -> Vec<Sample> {
         ),
         sample("grant", "Grant: what is signed, its domain string not in it", grant()),
         sample("grant-obliged", "Grant with an obligation", obliged),
+        sample("grant-resume", "Grant to take a session up again", resuming),
         sample("signed-grant", "SignedGrant", signed_grant()),
         sample("deliver", "Deliver", Deliver { grant: signed.into() }),
         sample(

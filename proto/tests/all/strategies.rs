@@ -9,7 +9,9 @@ use belay_proto::token::{Fingerprint, Invitation, Secret};
 use belay_proto::wire::control::{
     Control, Ended, Hello, HelloAnswer, Renamed, Renew, Renewed, Trust, Welcome,
 };
-use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened};
+use belay_proto::wire::open::{
+    Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, Resume, ResumeWindows,
+};
 use minicbor::Encoder;
 use minicbor::bytes::ByteVec;
 use minicbor::data::Type;
@@ -61,17 +63,19 @@ fn trust() -> impl Strategy<Value = Trust> {
 pub(crate) fn hello() -> impl Strategy<Value = Hello> {
     let versions = (any::<Option<u16>>(), any::<Option<u16>>());
     let texts = (any::<Option<String>>(), any::<Option<String>>(), any::<Option<String>>());
-    let more = (any::<Option<Vec<String>>>(), any::<Option<String>>());
+    let sessions = option::of(vec(uuid().prop_map(SessionId::from_uuid), 0..4));
+    let more = (any::<Option<Vec<String>>>(), any::<Option<String>>(), sessions);
     (versions, option::of(time()), texts, more).prop_map(
-        |((newest, oldest), clock, (software, hostname, platform), (capabilities, name))| Hello {
+        |((newest, oldest), clock, (software, hostname, platform), more)| Hello {
             newest,
             oldest,
             clock,
             software,
             hostname,
             platform,
-            capabilities,
-            name,
+            capabilities: more.0,
+            name: more.1,
+            sessions: more.2,
         },
     )
 }
@@ -130,19 +134,30 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
 }
 
 pub(crate) fn open() -> impl Strategy<Value = Open> {
-    (any::<Option<String>>(), any::<Option<String>>(), option::of(login()))
-        .prop_map(|(device, kind, login)| Open { device, kind, login })
+    let resume = (uuid(), any::<Option<u32>>()).prop_map(|(session, wait_seconds)| Resume {
+        session: SessionId::from_uuid(session),
+        wait_seconds,
+    });
+    (any::<Option<String>>(), any::<Option<String>>(), option::of(login()), option::of(resume))
+        .prop_map(|(device, kind, login, resume)| Open { device, kind, login, resume })
+}
+
+fn windows() -> impl Strategy<Value = ResumeWindows> {
+    any::<(u32, u32)>().prop_map(|(interactive, other)| ResumeWindows { interactive, other })
 }
 
 pub(crate) fn open_answer() -> impl Strategy<Value = OpenAnswer> {
-    let opened = (uuid(), uuid(), any::<Option<String>>(), option::of(bytes())).prop_map(
-        |(session, device, device_name, grant)| Opened {
-            session: SessionId::from_uuid(session),
-            device: DeviceId::from_uuid(device),
-            device_name,
-            grant,
-        },
-    );
+    let more = (any::<Option<String>>(), option::of(bytes()), option::of(windows()));
+    let opened =
+        (uuid(), uuid(), more).prop_map(|(session, device, (device_name, grant, windows))| {
+            Opened {
+                session: SessionId::from_uuid(session),
+                device: DeviceId::from_uuid(device),
+                device_name,
+                grant,
+                windows,
+            }
+        });
     (option::of(opened), option::of(refused()))
         .prop_map(|(opened, refused)| OpenAnswer { opened, refused })
 }
@@ -158,7 +173,8 @@ pub(crate) fn deliver_answer() -> impl Strategy<Value = DeliverAnswer> {
 
 pub(crate) fn grant() -> impl Strategy<Value = Grant> {
     let who = (uuid(), uuid(), uuid(), user_name(), login());
-    let what = (text(), vec(text(), 0..5), any::<Option<Vec<String>>>());
+    let again = (any::<Option<bool>>(), option::of(windows()));
+    let what = (text(), vec(text(), 0..5), any::<Option<Vec<String>>>(), again);
     (any::<u16>(), who, what, (time(), time(), time())).prop_map(
         |(version, (session, device, user, user_name, login), what, (issued, open_by, ends))| {
             Grant {
@@ -174,6 +190,8 @@ pub(crate) fn grant() -> impl Strategy<Value = Grant> {
                 open_by,
                 ends,
                 obligations: what.2,
+                resume: what.3.0,
+                windows: what.3.1,
             }
         },
     )

@@ -8,6 +8,7 @@ mod answer;
 mod body;
 mod devices;
 mod gate;
+mod sessions;
 mod tokens;
 mod users;
 
@@ -126,6 +127,7 @@ routes! {
     GET path::DEVICES => devices::list, Need::OneOf(&[AdminRight::ListDevices]);
     PATCH path::DEVICE => devices::change,
         Need::OneOf(&[AdminRight::EditDevice, AdminRight::DeviceStatus]);
+    GET path::SESSIONS => sessions::list, Need::Person;
     POST path::TOKENS => tokens::create, Need::OneOf(&[AdminRight::CreateToken]);
     GET path::USERS => users::list, Need::OneOf(&[AdminRight::ManageUsers]);
     POST path::USERS => users::add, Need::OneOf(&[AdminRight::ManageUsers]);

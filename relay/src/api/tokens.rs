@@ -16,8 +16,8 @@ use super::{Api, Caller, Failure};
 use crate::secret;
 use crate::store::{NamePattern, NewToken};
 
-/// Shortest life: time to paste it.
-const MIN_LIFE_S: u64 = 60;
+/// Shortest life: a script needs no longer.
+const MIN_LIFE_S: u64 = 1;
 
 pub(super) async fn create(
     State(api): State<Arc<Api>>,

@@ -3,11 +3,13 @@
 //! TLS has proved the key and our CA's signature. Here dates are judged by the relay's clock, the
 //! identity is looked up, and a refusal becomes a line for the peer and an entry in the store.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use belay_proto::api::DeviceStatus;
 use belay_proto::error_line::printable;
-use belay_proto::limits::{MAX_CLOCK_SKEW, MAX_REPORTED_TEXT};
+use belay_proto::ids::SessionId;
+use belay_proto::limits::{DEVICE_SESSIONS, MAX_CLOCK_SKEW, MAX_REPORTED_TEXT};
 use belay_proto::presence::Probing;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
@@ -42,6 +44,8 @@ pub(super) struct AdmittedDevice {
     pub(super) reported: Reported,
     /// The name in its SSH host certificate, as it says.
     pub(super) known_as: Option<String>,
+    /// The sessions it still has.
+    pub(super) sessions: BTreeSet<SessionId>,
     pub(super) control: Control,
 }
 
@@ -136,6 +140,7 @@ enum Who {
         clock_ahead: i64,
         reported: Reported,
         known_as: Option<String>,
+        sessions: BTreeSet<SessionId>,
         version: u16,
     },
     Client {
@@ -176,6 +181,7 @@ impl Who {
                 clock_ahead,
                 reported,
                 known_as,
+                sessions,
                 version: _,
             } => Admitted::Device(AdmittedDevice {
                 record,
@@ -185,6 +191,7 @@ impl Who {
                 clock_ahead,
                 reported,
                 known_as,
+                sessions,
                 control,
             }),
             Self::Client { user, version: _ } => Admitted::Client(AdmittedClient { user, control }),
@@ -218,11 +225,13 @@ async fn judge(carrier: &Carrier, shared: &Shared, hello: Hello) -> Result<Who, 
             if certificate.not_before > now {
                 return Err(known(not_yet_valid(&certificate, now)));
             }
+            let sessions = sessions(&hello).map_err(known)?;
             let theirs = hello.clock.unwrap_or(now);
             Ok(Who::Device {
                 renew_only: certificate.not_after < now,
                 clock_ahead: theirs.correction_from(now),
                 known_as: hello.name.clone(),
+                sessions,
                 reported: reported(hello),
                 epoch: next_epoch(),
                 record,
@@ -319,6 +328,16 @@ fn device_may_connect(record: &DeviceRecord, certificate: &PeerCertificate) -> R
             "use its newest certificate, or enrol it again",
         ))
     }
+}
+
+/// An agent that says nothing of sessions ends them with its line, so it has none.
+fn sessions(hello: &Hello) -> Result<BTreeSet<SessionId>, Refused> {
+    let named = hello.sessions.as_deref().unwrap_or_default();
+    if named.len() > DEVICE_SESSIONS {
+        let cause = format!("it names {} sessions; a device has {DEVICE_SESSIONS}", named.len());
+        return Err(Refused::new(Code::Protocol, cause, ""));
+    }
+    Ok(named.iter().copied().collect())
 }
 
 fn client_clock(hello: &Hello, now: UnixTime) -> Result<(), Refused> {

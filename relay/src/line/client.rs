@@ -1,11 +1,11 @@
-//! One person's client: its control stream, and the sessions it opens.
+//! One person's client: its control stream, and the sessions it opens or takes up again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use belay_proto::refusal::Refused;
 use belay_proto::wire::control::{Control as Message, Ended};
-use belay_tunnel::carrier::{Carrier, ResetCode};
+use belay_tunnel::carrier::Carrier;
 use belay_tunnel::framed;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -25,10 +25,11 @@ const NOTICES: usize = 16;
 /// How long a control message may take to be taken from us.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long sessions may take to record their end: the store's own patience, and some.
+/// How long streams may take to record their end: the store's own patience, and some.
 const SESSIONS_END: Duration = Duration::from_secs(30);
 
-/// Holds an admitted client's connection until it ends; its sessions end with it.
+/// Holds an admitted client's connection until it ends. Its sessions' streams end with it, and the
+/// sessions wait for it on the device.
 pub(super) async fn hold(carrier: Carrier, admitted: AdmittedClient, shared: &Arc<Shared>) {
     let AdmittedClient { user, mut control } = admitted;
     carrier.admit(CLIENT_STREAMS, u32::MAX);
@@ -39,7 +40,7 @@ pub(super) async fn hold(carrier: Carrier, admitted: AdmittedClient, shared: &Ar
     let mut sessions = JoinSet::new();
     let told = loop {
         tokio::select! {
-            reason = guard.ended() => break reason,
+            reason = guard.ended() => break Some(reason),
             stream = carrier.accept() => {
                 let Ok((send, recv)) = stream else { break None };
                 let caller = Caller {
@@ -84,9 +85,9 @@ pub(super) async fn hold(carrier: Carrier, admitted: AdmittedClient, shared: &Ar
     };
     match told {
         Some(refused) => goodbye(&carrier, &mut control, &refused).await,
-        None => carrier.close(ResetCode::GONE, ""),
+        None => super::hang_up(&carrier),
     }
-    // With the carrier gone every session ends by itself, and records that it did.
+    // With the carrier gone every stream ends by itself, and records that it did.
     let ended = timeout(SESSIONS_END, async { while sessions.join_next().await.is_some() {} });
     if ended.await.is_err() {
         tracing::error!(user = %user.name, open = sessions.len(), "sessions outlived their client");

@@ -5,20 +5,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use belay_proto::ids::DeviceId;
 use belay_proto::names::DeviceName;
 use belay_proto::presence::{Effect, Presence, Probing};
 use belay_proto::refusal::{Code, Refused};
-use belay_proto::wire::control::{Control as Message, Renamed, Renew, Renewed};
-use belay_tunnel::carrier::{Carrier, ResetCode};
-use belay_tunnel::pki::requested_key_digest;
+use belay_proto::wire::control::{Control as Message, Renamed};
+use belay_tunnel::carrier::Carrier;
 use belay_tunnel::{clock, framed};
 use tokio::time::{Instant, timeout};
 
-use super::Shared;
 use super::admit::{AdmittedDevice, Control};
 use super::registry::{DeviceGuard, LiveDevice, Order};
-use crate::store::{Event, EventKind, LineDown, LineUp, Renewal};
+use super::renewal::{answer_renewal, renew_only_line};
+use super::{Shared, held};
+use crate::store::{LineDown, LineUp};
 
 /// Streams a device may open beside its control stream: none today; one so that a newer agent is
 /// not cut off for trying.
@@ -29,6 +28,10 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Renewals of one line: one is due every 60 days.
 const MAX_RENEWALS: u32 = 8;
+
+/// Words of one line about the end of sessions that are closed, unknown or another device's. A
+/// device that ends what it was told to end says such a word for each.
+const MAX_STRAYS: u32 = 1024;
 
 /// A device's line that is up. As long as it is idle this and one task are all the relay keeps of
 /// it beside the transport, so what only its beginning or its end needs is not in here.
@@ -53,6 +56,7 @@ pub(super) async fn begin(
         clock_ahead,
         reported,
         known_as,
+        sessions,
         mut control,
     } = admitted;
     let peer = carrier.remote_address();
@@ -60,6 +64,15 @@ pub(super) async fn begin(
         renew_only_line(&carrier, record.id, control, shared).await;
         return None;
     }
+    // Before anybody can take a session up over this line.
+    let named = sessions.iter().copied().collect();
+    let over = match held::reconcile(record.id, sessions, shared).await {
+        Ok(over) => over,
+        Err(refused) => {
+            goodbye(&carrier, &mut control, &refused).await;
+            return None;
+        }
+    };
     let up = LineUp {
         device: record.id,
         key_digest: certificate.key_digest,
@@ -75,7 +88,10 @@ pub(super) async fn begin(
         return None;
     }
     carrier.admit(DEVICE_STREAMS, u32::MAX);
-    let device = Arc::new(LiveDevice::new(record.id, epoch, carrier, clock_ahead));
+    let device = Arc::new(LiveDevice::new(record.id, epoch, carrier, clock_ahead, named));
+    for ended in over {
+        device.end_session(ended);
+    }
     let (guard, old) = shared.registry.insert(&device);
     if let Some(old) = old {
         old.end(Refused::new(
@@ -105,7 +121,7 @@ impl Line {
         if let End::Told(refused) = &reason {
             goodbye(&device.carrier, &mut control, refused).await;
         } else {
-            device.carrier.close(ResetCode::GONE, "");
+            super::hang_up(&device.carrier);
         }
         let (id, reason) = (device.id, reason.to_string());
         tracing::info!(device = %name, %id, %peer, reason, "line down");
@@ -118,7 +134,7 @@ impl Line {
 
 /// Why a line ended.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// We ended it; the device is told.
     Told(Refused),
     /// It did not answer a probe.
@@ -143,12 +159,16 @@ impl std::fmt::Display for End {
 async fn converse(device: &Arc<LiveDevice>, control: &mut Control, shared: &Shared) -> End {
     let start = Instant::now();
     let mut presence = Presence::new(Probing::default(), Duration::ZERO);
-    let mut renewals = 0;
+    let (mut renewals, mut strays) = (0, 0);
     loop {
         let due = start + presence.poll_timeout();
         tokio::select! {
             order = device.order() => match order {
                 Order::End(reason) => return End::Told(reason),
+                Order::EndSession(ended) => {
+                    let order = Message { ended: Some(ended), ..Message::default() };
+                    if let Err(end) = Box::pin(send(control, order)).await { return end; }
+                }
                 Order::Rename(name) => {
                     // Boxed, like the rest that is rare: an idle line's task has no room for it.
                     let told = Box::pin(tell_name(device, name, control, shared));
@@ -173,7 +193,7 @@ async fn converse(device: &Arc<LiveDevice>, control: &mut Control, shared: &Shar
                     Err(_) => return End::Closed(closed_how(&device.carrier).await),
                 };
                 // Only what is looked at stays while the answers are sent.
-                let Message { ping, pong, renew, .. } = message;
+                let Message { ping, pong, renew, ended, .. } = message;
                 if let Some(number) = pong {
                     presence.handle_pong(number, start.elapsed());
                     device.answered(presence.round_trip());
@@ -181,6 +201,16 @@ async fn converse(device: &Arc<LiveDevice>, control: &mut Control, shared: &Shar
                 if let Some(number) = ping {
                     let answer = Message { pong: Some(number), ..Message::default() };
                     if let Err(end) = Box::pin(send(control, answer)).await { return end; }
+                }
+                if let Some(ended) = ended {
+                    match Box::pin(held::ended(device.id, &ended, shared)).await {
+                        Ok(held::Known::Yes) => {}
+                        Ok(held::Known::No) => strays += 1,
+                        Err(refused) => return End::Told(refused),
+                    }
+                    if strays > MAX_STRAYS {
+                        return End::Broke("it ended sessions it never had, without end".into());
+                    }
                 }
                 if let Some(renew) = renew {
                     renewals += 1;
@@ -229,7 +259,7 @@ async fn closed_how(carrier: &Carrier) -> String {
     }
 }
 
-async fn send(control: &mut Control, message: Message) -> Result<(), End> {
+pub(super) async fn send(control: &mut Control, message: Message) -> Result<(), End> {
     match timeout(WRITE_DEADLINE, framed::write(&mut control.send, &message)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(End::Closed("the line broke".into())),
@@ -237,7 +267,7 @@ async fn send(control: &mut Control, message: Message) -> Result<(), End> {
     }
 }
 
-async fn goodbye(carrier: &Carrier, control: &mut Control, refused: &Refused) {
+pub(super) async fn goodbye(carrier: &Carrier, control: &mut Control, refused: &Refused) {
     let message = Message { goodbye: Some(refused.clone()), ..Message::default() };
     if send(control, message).await.is_ok() {
         control.send.finish();
@@ -246,84 +276,4 @@ async fn goodbye(carrier: &Carrier, control: &mut Control, refused: &Refused) {
         tracing::trace!(read = read.is_ok(), "said goodbye");
     }
     super::admit::close(carrier, refused);
-}
-
-/// A device that slept past its certificate's end: it has proved its key, and gets a new
-/// certificate. Nothing else is opened on this connection.
-async fn renew_only_line(carrier: &Carrier, id: DeviceId, mut control: Control, shared: &Shared) {
-    let asked = timeout(Duration::from_secs(30), control.recv.next::<Message>()).await;
-    if let Ok(Ok(Some(Message { renew: Some(renew), .. }))) = asked
-        && answer_renewal(id, carrier, &mut control, &renew, shared).await.is_ok()
-    {
-        let done = Refused::new(Code::RenewOnly, "renewed", "connect again");
-        goodbye(carrier, &mut control, &done).await;
-        return;
-    }
-    let refused = Refused::new(
-        Code::RenewOnly,
-        "this certificate has expired and only renews",
-        "ask for a renewal",
-    );
-    goodbye(carrier, &mut control, &refused).await;
-}
-
-async fn answer_renewal(
-    id: DeviceId,
-    carrier: &Carrier,
-    control: &mut Control,
-    renew: &Renew,
-    shared: &Shared,
-) -> Result<(), End> {
-    match renewed(id, carrier, renew, shared).await {
-        Ok(renewed) => {
-            send(control, Message { renewed: Some(renewed), ..Message::default() }).await
-        }
-        Err(refused) => {
-            let event = Event::new(EventKind::RenewRefused)
-                .device(id)
-                .refused(&refused)
-                .source(carrier.remote_address());
-            if let Err(error) = shared.store.record(event).await {
-                tracing::warn!(device = %id, %error, "cannot record a refused renewal");
-            }
-            Err(End::Told(refused))
-        }
-    }
-}
-
-async fn renewed(
-    id: DeviceId,
-    carrier: &Carrier,
-    renew: &Renew,
-    shared: &Shared,
-) -> Result<Renewed, Refused> {
-    let now = clock::now();
-    let unknown = || Refused::new(Code::UnknownIdentity, "the relay does not know this device", "");
-    let record = shared
-        .store
-        .device_by_id(id)
-        .await
-        .map_err(|error| Refused::from(&error))?
-        .ok_or_else(unknown)?;
-    let host_key = renew.ssh_host_key.as_deref().unwrap_or(&record.ssh_host_key);
-    let issued = shared
-        .authority
-        .issue_device(id, &record.name, &renew.csr, host_key, now)
-        .map_err(|error| Refused::from(&error))?;
-    let key_digest = requested_key_digest(&renew.csr).map_err(|error| {
-        Refused::new(Code::BadRequest, error.to_string(), "make the request again")
-    })?;
-    let note = Renewal {
-        device: id,
-        key_digest,
-        ssh_host_key: renew.ssh_host_key.clone(),
-        certificate_ends: issued.expires,
-        source: carrier.remote_address(),
-    };
-    shared.store.note_renewal(note).await.map_err(|error| Refused::from(&error))?;
-    Ok(Renewed {
-        device: id,
-        certificate: issued.certificate.to_vec().into(),
-        ssh_host_certificate: Some(issued.ssh_certificate),
-    })
 }

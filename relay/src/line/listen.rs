@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use belay_proto::limits::HELLO_DEADLINE;
 use belay_proto::refusal::{Code, Refused};
-use belay_tunnel::carrier::{Carrier, CarrierError, quic};
+use belay_proto::wire::open::ResumeWindows;
+use belay_tunnel::carrier::{Carrier, CarrierError, ResetCode, quic};
 use dashmap::DashMap;
 use quinn::{Endpoint, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -31,6 +32,8 @@ pub struct Limits {
     pub sessions_per_device: u32,
     /// Sessions open at once by one person.
     pub sessions_per_user: u32,
+    /// How long a session may be without its client.
+    pub windows: ResumeWindows,
     /// How long running sessions may go on after the relay was told to stop.
     pub drain: Duration,
 }
@@ -45,6 +48,7 @@ impl Limits {
             handshake: HANDSHAKE,
             sessions_per_device: config.sessions.per_device,
             sessions_per_user: config.sessions.per_user,
+            windows: config.sessions.windows,
             drain: config.drain,
         }
     }
@@ -53,19 +57,74 @@ impl Limits {
 /// A TLS handshake over QUIC: two flights, each lost twice (RFC 9002 §6.2.2: the first waits 1 s).
 const HANDSHAKE: Duration = Duration::from_secs(8);
 
-/// Accepts carriers until told to stop.
-pub struct Listener {
-    endpoint: Endpoint,
+/// How long the transport keeps a connection that ended before anything was known of its path:
+/// three of its probe time-outs (RFC 9000 §10.2), each a second at first (RFC 9002 §6.2.2).
+const DRAINING: Duration = Duration::from_secs(3);
+
+/// The places of those not yet admitted, whichever carrier they come over.
+#[derive(Clone)]
+pub struct Door {
     shared: Arc<Shared>,
     strangers: Arc<Semaphore>,
     sources: Arc<DashMap<IpAddr, usize>>,
 }
 
+impl Door {
+    /// To what `shared` holds.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let strangers = Arc::new(Semaphore::new(shared.limits.strangers));
+        Self { shared, strangers, sources: Arc::new(DashMap::new()) }
+    }
+
+    /// A place for one more; `None` when all, or all of its source, are taken.
+    pub(crate) fn enter(&self, peer: SocketAddr) -> Option<Entered> {
+        let permit = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
+        let place = Place::take(&self.sources, peer, self.shared.limits.strangers_per_source)?;
+        Some(Entered { shared: Arc::clone(&self.shared), permit, place })
+    }
+}
+
+/// One stranger's place, from before its handshake until it is admitted or gone.
+pub(crate) struct Entered {
+    shared: Arc<Shared>,
+    permit: OwnedSemaphorePermit,
+    place: Place,
+}
+
+impl Entered {
+    /// Holds a carrier whose handshake is done, to its end. `mover` moves its messages.
+    pub(crate) fn hold(self, carrier: Carrier, mover: impl Future<Output = ()> + Send + 'static) {
+        let Self { shared, permit, place } = self;
+        let tasks = shared.tasks.clone();
+        tasks.spawn(mover);
+        tasks.spawn(async move {
+            let greeting = Box::pin(greeted(carrier.clone(), &shared, (permit, place)));
+            let life = async {
+                if let Some(line) = greeting.await {
+                    line.hold(&shared).await;
+                }
+            };
+            tokio::select! {
+                () = life => {}
+                () = shared.stop.cancelled() => {
+                    let code = ResetCode(u32::from(Code::Draining.number()));
+                    carrier.close(code, "shutting down");
+                }
+            }
+        });
+    }
+}
+
+/// Accepts QUIC carriers until told to stop.
+pub struct Listener {
+    endpoint: Endpoint,
+    door: Door,
+}
+
 impl Listener {
     /// Listens on an endpoint made by [`quic::listen`].
-    pub fn new(endpoint: Endpoint, shared: Arc<Shared>) -> Self {
-        let strangers = Arc::new(Semaphore::new(shared.limits.strangers));
-        Self { endpoint, shared, strangers, sources: Arc::new(DashMap::new()) }
+    pub const fn new(endpoint: Endpoint, door: Door) -> Self {
+        Self { endpoint, door }
     }
 
     /// Runs until `shared.stop`.
@@ -73,7 +132,7 @@ impl Listener {
         loop {
             let incoming = tokio::select! {
                 incoming = self.endpoint.accept() => incoming,
-                () = self.shared.stop.cancelled() => None,
+                () = self.door.shared.stop.cancelled() => None,
             };
             match incoming {
                 Some(incoming) => self.take(incoming),
@@ -83,30 +142,22 @@ impl Listener {
     }
 
     fn take(&self, incoming: Incoming) {
-        let waiting = self.shared.limits.strangers - self.strangers.available_permits();
-        if !incoming.remote_address_validated() && waiting >= self.shared.limits.retry_above {
+        let shared = Arc::clone(&self.door.shared);
+        let waiting = shared.limits.strangers - self.door.strangers.available_permits();
+        if !incoming.remote_address_validated() && waiting >= shared.limits.retry_above {
             if let Err(error) = incoming.retry() {
                 error.into_incoming().ignore();
             }
             return;
         }
-        let Ok(permit) = Arc::clone(&self.strangers).try_acquire_owned() else {
+        let Some(Entered { permit, place, .. }) = self.door.enter(incoming.remote_address()) else {
             incoming.refuse();
             return;
         };
-        let Some(place) = Place::take(
-            &self.sources,
-            incoming.remote_address(),
-            self.shared.limits.strangers_per_source,
-        ) else {
-            incoming.refuse();
-            return;
-        };
-        let shared = Arc::clone(&self.shared);
         // Boxed, so that its memory is gone once the line is up: then only the waiting is left,
         // for months, of very many devices.
         let receiving = Box::pin(receive(incoming, Arc::clone(&shared), permit, place));
-        self.shared.tasks.spawn(async move {
+        self.door.shared.tasks.spawn(async move {
             let life = async {
                 if let Some(line) = receiving.await {
                     line.hold(&shared).await;
@@ -163,21 +214,55 @@ async fn receive(
     place: Place,
 ) -> Option<device::Line> {
     let peer = incoming.remote_address();
-    let carrier = handshake(incoming, &shared, peer).await?;
-    let admitted = tokio::time::timeout(HELLO_DEADLINE, admit::admit(&carrier, &shared)).await;
-    drop((permit, place));
-    match admitted {
-        Ok(Some(Admitted::Device(admitted))) => device::begin(carrier, admitted, &shared).await,
-        Ok(Some(Admitted::Client(admitted))) => {
-            client::hold(carrier, admitted, &shared).await;
+    match handshake(incoming, &shared, peer).await {
+        Some(carrier) => greeted(carrier, &shared, (permit, place)).await,
+        None => {
+            remembered(&shared).await;
             None
         }
-        // Refused, told and recorded by `admit`.
-        Ok(None) => None,
+    }
+}
+
+/// From the end of a handshake to a device's line; a client's whole stay.
+async fn greeted(
+    carrier: Carrier,
+    shared: &Arc<Shared>,
+    place: (OwnedSemaphorePermit, Place),
+) -> Option<device::Line> {
+    match admitted(&carrier, shared).await {
+        Some(Admitted::Device(admitted)) => {
+            drop(place);
+            device::begin(carrier, admitted, shared).await
+        }
+        Some(Admitted::Client(admitted)) => {
+            drop(place);
+            client::hold(carrier, admitted, shared).await;
+            None
+        }
+        None => {
+            remembered(shared).await;
+            None
+        }
+    }
+}
+
+/// The transport remembers a connection that led nowhere a while, so it keeps its place: else who
+/// comes and goes at once, without end, would be bounded by nothing.
+async fn remembered(shared: &Shared) {
+    tokio::select! {
+        () = tokio::time::sleep(DRAINING) => {}
+        () = shared.draining.cancelled() => {}
+    }
+}
+
+/// Who it is; `None` when it is nobody, which is told and recorded by then.
+async fn admitted(carrier: &Carrier, shared: &Arc<Shared>) -> Option<Admitted> {
+    match tokio::time::timeout(HELLO_DEADLINE, admit::admit(carrier, shared)).await {
+        Ok(admitted) => admitted,
         Err(_) => {
             let refused = Refused::new(Code::Protocol, "no Hello came in time", "");
-            shared.strangers.refused(peer, &refused).await;
-            admit::close(&carrier, &refused);
+            shared.strangers.refused(carrier.remote_address(), &refused).await;
+            admit::close(carrier, &refused);
             None
         }
     }

@@ -1,25 +1,29 @@
 //! The relay's QUIC side: from the first packet to the last byte of a session.
 //!
 //! `listen` takes handshakes in, bounded; `admit` judges who it is; `device` and `client` hold an
-//! admitted connection; `registry` knows all live ones; `session` opens and splices; `revoke` cuts
-//! what a change no longer allows. Every task lives in the listener's tracker, and nothing here
-//! ever sees plaintext.
+//! admitted connection; `renewal` and `held` answer what a device asks for and says of its
+//! sessions; `registry` knows all that is live; `session` opens, gives back and splices; `revoke`
+//! ends what a change no longer allows. Every task lives in the listener's tracker, and nothing
+//! here ever sees plaintext.
 
 mod admit;
 mod client;
 mod device;
+mod held;
 mod listen;
-mod outcome;
 mod registry;
+mod renewal;
 mod revoke;
 mod session;
 
-pub use listen::{Limits, Listener};
+pub(crate) use listen::Entered;
+pub use listen::{Door, Limits, Listener};
 pub use registry::Registry;
 pub use revoke::watch as watch_changes;
 
 use std::sync::Arc;
 
+use belay_tunnel::carrier::{Carrier, ResetCode};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,4 +49,12 @@ pub struct Shared {
     pub stop: CancellationToken,
     /// Every task.
     pub tasks: TaskTracker,
+}
+
+/// Ends a carrier without a word. One that has ended keeps its own reason, which its sessions are
+/// about to look at.
+fn hang_up(carrier: &Carrier) {
+    if carrier.end().is_none() {
+        carrier.close(ResetCode::GONE, "");
+    }
 }

@@ -2,12 +2,13 @@
 //!
 //! Its law: a connection holds a permit from before it is accepted until it has ended; every step
 //! of it has a deadline; every task is in the listener's tracker. Stopping lets requests in flight
-//! finish for a bounded time, then cuts. What it is not: it judges nobody (`api/gate`).
+//! finish for a bounded time, then cuts. What it is not: it judges nobody (`api/gate`). A connection
+//! that becomes a carrier (`upgrade`) leaves this room and its permits.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,6 +16,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use belay_proto::error_line::one_line;
 use belay_proto::refusal::{Code, Refused};
+use belay_tunnel::carrier::websocket;
 use belay_tunnel::pki::{ClientVerifier, PeerCertificate};
 use belay_tunnel::tls::{self, TlsError};
 use hyper::body::Incoming;
@@ -30,9 +32,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::hosts::{Held, Hosts};
+use super::upgrade::{self, Upgrading};
 use crate::api::{Api, Failure, Peer, REQUEST_WITHIN, router};
 use crate::ca::{Authority, RelayCertificate};
 use crate::config;
+use crate::line::Door;
 
 /// A TLS handshake, its wait for a turn included.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -71,6 +75,7 @@ pub fn tls_config(
 
 struct Shared {
     api: Arc<Api>,
+    door: Door,
     router: Router,
     acceptor: TlsAcceptor,
     handshakes: Semaphore,
@@ -80,9 +85,10 @@ struct Shared {
     cut: CancellationToken,
 }
 
-/// Serves until `stop`, then lets requests in flight finish for at most `drain`.
+/// Serves until `stop`: requests by `api`, and carriers through `door`. Then it lets requests
+/// in flight finish for at most `drain`.
 pub async fn serve(
-    api: Arc<Api>,
+    (api, door): (Arc<Api>, Door),
     tls: Arc<rustls::ServerConfig>,
     limits: config::Https,
     listener: TcpListener,
@@ -92,6 +98,7 @@ pub async fn serve(
     let shared = Arc::new(Shared {
         router: router(&api),
         api,
+        door,
         acceptor: TlsAcceptor::from(tls),
         handshakes: Semaphore::new(limits.handshakes),
         stop,
@@ -152,7 +159,7 @@ impl Shared {
     ) {
         let make_room = held.cut().clone();
         let work = async {
-            match self.handshake(tcp, peer).await {
+            match self.handshake(tcp).await {
                 Ok(stream) => self.requests(stream, peer, &held).await,
                 Err(None) => {}
                 Err(Some(refused)) => {
@@ -169,15 +176,8 @@ impl Shared {
         }
     }
 
-    async fn handshake(
-        &self,
-        tcp: TcpStream,
-        peer: SocketAddr,
-    ) -> Result<TlsStream<TcpStream>, Option<Refused>> {
-        if let Err(error) = tcp.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "gone before it began");
-            return Err(None);
-        }
+    async fn handshake(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Option<Refused>> {
+        websocket::prepare(&tcp);
         let work = async {
             let _turn = self.handshakes.acquire().await.ok();
             self.acceptor.accept(tcp).await
@@ -206,18 +206,36 @@ impl Shared {
             }
         };
         let peer = Peer { address: peer, certificate };
+        // At most one: an upgrade is the connection's last request.
+        let upgrading = Mutex::<Option<Upgrading>>::default();
         let service = hyper::service::service_fn(|mut request: hyper::Request<Incoming>| {
             held.has_asked();
             request.extensions_mut().insert(peer.clone());
             let router = TowerToHyperService::new(self.router.clone());
-            async move { Ok::<_, Infallible>(in_time(router.call(request)).await) }
+            let (upgrading, peer) = (&upgrading, &peer);
+            async move {
+                if request.uri().path() != websocket::PATH {
+                    return Ok::<_, Infallible>(in_time(router.call(request)).await);
+                }
+                Ok(match upgrade::begin(request, peer, &self.door) {
+                    Ok((answer, begun)) => {
+                        *upgrading.lock().unwrap_or_else(PoisonError::into_inner) = Some(begun);
+                        answer
+                    }
+                    Err(failure) => {
+                        self.api.strangers.refused(peer.address, failure.refused()).await;
+                        failure.into_response()
+                    }
+                })
+            }
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
             .max_headers(MAX_HEADERS)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
@@ -232,7 +250,12 @@ impl Shared {
             }
         };
         match ended {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => {
+                let begun = upgrading.lock().unwrap_or_else(PoisonError::into_inner).take();
+                if let Some(begun) = begun {
+                    begun.hand_over(peer.address).await;
+                }
+            }
             Ok(Err(error)) => {
                 tracing::debug!(peer = %peer.address, error = %one_line(&error), "HTTP");
             }

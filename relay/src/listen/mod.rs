@@ -2,3 +2,4 @@
 
 mod hosts;
 pub mod https;
+mod upgrade;

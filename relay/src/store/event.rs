@@ -77,8 +77,12 @@ kinds! {
     ClientRefused = "client-refused",
     /// A session was granted and opened.
     SessionOpened = "session-opened",
-    /// A session was refused.
+    /// A session was refused, or not given back.
     SessionRefused = "session-refused",
+    /// A session lost its stream; it is still open.
+    SessionDetached = "session-detached",
+    /// Its client is back.
+    SessionResumed = "session-resumed",
     /// A session ended.
     SessionClosed = "session-closed",
 }

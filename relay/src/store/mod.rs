@@ -1,4 +1,4 @@
-//! What the relay remembers: people, devices, tokens, and every decision.
+//! What the relay remembers: people, devices, tokens, sessions, and every decision.
 //!
 //! Its law: what a method acknowledges is on disk, whole; what it refuses left nothing behind.
 //! When the file cannot be written, reads go on, writes are refused with [`StoreError`], and
@@ -13,8 +13,10 @@ mod enrolment;
 mod error;
 mod event;
 mod lines;
+mod reconcile;
 mod rows;
 mod schema;
+mod sessions;
 mod tokens;
 mod users;
 mod writer;
@@ -40,6 +42,8 @@ pub use enrolment::{EnrolError, Enrolled, Enrolment, NameWish};
 pub use error::StoreError;
 pub use event::{Decision, Event, EventKind};
 pub use lines::{LineDown, LineUp, Renewal, RenewalError};
+pub use reconcile::Reconciled;
+pub use sessions::{Ending, OpenSessionError, Over, Passed, SessionRecord, Whose};
 pub use tokens::{BadPattern, NamePattern, NewToken};
 pub use users::{PasswordHash, UserError, UserRecord};
 use writer::{Fails, Job, Tx, Waited, Writer};
@@ -181,5 +185,7 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! From columns to types and back. What does not read strictly is not acted on.
 
-use belay_proto::ids::{DeviceId, UserId};
+use belay_proto::ids::{DeviceId, SessionId, UserId};
 use belay_proto::time::UnixTime;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -28,6 +28,15 @@ pub(super) fn device_id(bytes: &[u8]) -> Result<DeviceId, StoreError> {
 
 pub(super) fn user_id(bytes: &[u8]) -> Result<UserId, StoreError> {
     UserId::from_slice(bytes).ok_or(StoreError::Unreadable("a user's id"))
+}
+
+pub(super) fn session_id(bytes: &[u8]) -> Result<SessionId, StoreError> {
+    SessionId::from_slice(bytes).ok_or(StoreError::Unreadable("a session's id"))
+}
+
+/// A count as a column; what no disk could hold is cut off.
+pub(super) fn count(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// Parses text by a type's own rule.

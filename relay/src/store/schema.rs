@@ -38,9 +38,8 @@ pub(super) fn migrator() -> Migrator {
         let kind = MigrationType::Simple;
         Migration::new(version, name.into(), kind, sql.into_sql_str(), false)
     };
-    Migrator::with_migrations(vec![step(
-        1,
-        "start",
-        include_str!("../../migrations/sqlite/0001_start.sql"),
-    )])
+    Migrator::with_migrations(vec![
+        step(1, "start", include_str!("../../migrations/sqlite/0001_start.sql")),
+        step(2, "sessions", include_str!("../../migrations/sqlite/0002_sessions.sql")),
+    ])
 }

@@ -10,20 +10,20 @@ use uuid::Uuid;
 
 use super::*;
 
-const NOW: UnixTime = UnixTime(1_800_000_000);
-const LATER: UnixTime = UnixTime(NOW.0 + 3600);
+pub(super) const NOW: UnixTime = UnixTime(1_800_000_000);
+pub(super) const LATER: UnixTime = UnixTime(NOW.0 + 3600);
 
-struct Fixture {
-    store: Store,
-    admin: UserId,
-    dir: tempfile::TempDir,
+pub(super) struct Fixture {
+    pub(super) store: Store,
+    pub(super) admin: UserId,
+    pub(super) dir: tempfile::TempDir,
 }
 
 fn peer() -> SocketAddr {
     "192.0.2.7:1000".parse().unwrap()
 }
 
-fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
+pub(super) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()
 }
 
@@ -31,7 +31,7 @@ fn login_code(n: u8, expires: UnixTime) -> LoginCode {
     LoginCode { digest: [n; 32], expires }
 }
 
-async fn fixture() -> Fixture {
+pub(super) async fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).await.unwrap();
     let roles = vec![Role::Administrator];
@@ -41,7 +41,7 @@ async fn fixture() -> Fixture {
 }
 
 impl Fixture {
-    async fn token(&self, n: u8, uses: u32, pattern: Option<&str>) {
+    pub(super) async fn token(&self, n: u8, uses: u32, pattern: Option<&str>) {
         let token = NewToken {
             digest: [n; 32],
             expires: LATER,
@@ -52,7 +52,12 @@ impl Fixture {
         self.store.create_token(token, self.admin, peer()).await.unwrap();
     }
 
-    async fn enrol(&self, token: u8, key: u8, wish: NameWish) -> Result<Enrolled, EnrolError> {
+    pub(super) async fn enrol(
+        &self,
+        token: u8,
+        key: u8,
+        wish: NameWish,
+    ) -> Result<Enrolled, EnrolError> {
         self.store.enrol(enrolment(token, key, wish)).await
     }
 
@@ -68,7 +73,7 @@ impl Fixture {
         self.store.change_device(device, change, Actor::User(self.admin, peer())).await
     }
 
-    async fn kinds(&self) -> Vec<String> {
+    pub(super) async fn kinds(&self) -> Vec<String> {
         self.store.decisions(0).await.unwrap().into_iter().map(|d| d.kind).collect()
     }
 }
@@ -93,7 +98,7 @@ fn exactly(text: &str) -> NameWish {
     NameWish::Exactly(name(text))
 }
 
-fn like(text: &str) -> NameWish {
+pub(super) fn like(text: &str) -> NameWish {
     NameWish::Like(name(text))
 }
 

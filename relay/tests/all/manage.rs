@@ -109,7 +109,7 @@ async fn people_are_added_changed_and_disabled() {
 async fn a_token_outside_its_bounds_is_not_made() {
     let relay = Relay::start().await;
     for bad in [
-        json!({"lives_s": 1, "uses": 1}),
+        json!({"lives_s": 0, "uses": 1}),
         json!({"lives_s": 91 * 86_400, "uses": 1}),
         json!({"lives_s": 600, "uses": 0}),
         json!({"lives_s": 600, "uses": 100_001}),

@@ -15,6 +15,7 @@ use belay_relay::api::Api;
 use belay_relay::audit::Strangers;
 use belay_relay::ca::{Authority, RelayCertificate};
 use belay_relay::config::{self, Config};
+use belay_relay::line::{Door, Limits, Shared};
 use belay_relay::listen::https;
 use belay_relay::presence::NobodyPresent;
 use belay_relay::store::{Actor, Decision, LoginCode, Store};
@@ -31,6 +32,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub(crate) const LOCAL: &str = "127.0.0.1";
@@ -119,7 +121,18 @@ impl Relay {
         .unwrap();
         let stop = CancellationToken::new();
         let tls = https::tls_config(&authority, certificate).unwrap();
-        let serve = https::serve(api, tls, config.https, listener, stop.clone(), config.drain);
+        let door = Door::new(Arc::new(Shared {
+            store: store.clone(),
+            authority: Arc::clone(&authority),
+            registry: Arc::default(),
+            strangers: Arc::clone(&strangers),
+            limits: Limits::of(&config),
+            draining: stop.clone(),
+            stop: stop.clone(),
+            tasks: TaskTracker::new(),
+        }));
+        let serve =
+            https::serve((api, door), tls, config.https, listener, stop.clone(), config.drain);
         let served = tokio::spawn(serve);
         Self { store, authority, address, stop, served, admin, strangers, _dir: None }
     }

@@ -64,6 +64,7 @@ async fn greet(carrier: Carrier, member: &Member) -> Result<Line> {
         platform: Some("linux/simulated".to_owned()),
         capabilities: None,
         name: Some(member.name.to_string()),
+        sessions: None,
     };
     framed::write(&mut send, &hello).await.context("Hello")?;
     let mut recv = Messages::new(recv);

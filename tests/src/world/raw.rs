@@ -6,9 +6,11 @@ use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
+use belay_proto::ids::SessionId;
 use belay_proto::time::UnixTime;
 use belay_proto::version;
 use belay_proto::wire::control::{Hello, HelloAnswer};
+use belay_proto::wire::open::{Open, OpenAnswer, Resume, kind};
 use belay_tunnel::carrier::quic::{Dialler, Role};
 use belay_tunnel::carrier::{Carrier, RecvHalf, SendHalf};
 use belay_tunnel::framed::{self, Messages};
@@ -24,6 +26,8 @@ use super::{DEVICE, World};
 pub enum Identity {
     /// The administrator's.
     Admin,
+    /// Another person's.
+    Person(&'static str),
     /// Device `demo`'s.
     Device,
 }
@@ -72,11 +76,13 @@ impl World {
     /// # Errors
     /// When their files cannot be read.
     pub fn credentials(&self, who: Identity) -> Result<Credentials> {
+        let of_person = |user: &str| {
+            let home = self.home(user);
+            (home.join("tls.pem"), home.join("tls.pem"), home.join("ca.pem"))
+        };
         let (key, certificate, ca) = match who {
-            Identity::Admin => {
-                let home = self.home("admin");
-                (home.join("tls.pem"), home.join("tls.pem"), home.join("ca.pem"))
-            }
+            Identity::Admin => of_person("admin"),
+            Identity::Person(user) => of_person(user),
             Identity::Device => {
                 let state = self.device_state(DEVICE);
                 (state.join("key.pem"), state.join("certificate.pem"), state.join("ca.pem"))
@@ -90,10 +96,35 @@ impl World {
             certificate: pem(certificate)?,
             ca: pem(ca)?,
             role: match who {
-                Identity::Admin => Role::Client,
+                Identity::Admin | Identity::Person(_) => Role::Client,
                 Identity::Device => Role::Device,
             },
             relay: self.relay_address(),
+        })
+    }
+}
+
+impl World {
+    /// Asks for a session to be given back, as whoever holds these credentials.
+    ///
+    /// # Errors
+    /// When the relay does not answer.
+    pub fn resume_by_hand(&self, user: &'static str, session: SessionId) -> Result<OpenAnswer> {
+        let credentials = self.credentials(Identity::Person(user))?;
+        self.inside("laptop", || async {
+            let peer = credentials.dial().await?;
+            let (answer, _send, _recv) = peer.greet(&honest_hello()).await?;
+            anyhow::ensure!(answer.welcome.is_some(), "{answer:?}");
+            let (mut send, mut recv) = peer.carrier.open().await?;
+            let resume = Some(Resume { session, wait_seconds: None });
+            let open = Open {
+                device: Some(DEVICE.to_owned()),
+                kind: Some(kind::SSH.to_owned()),
+                login: Some("root".parse()?),
+                resume,
+            };
+            framed::write(&mut send, &open).await?;
+            Ok(framed::read(&mut recv).await?)
         })
     }
 }

@@ -87,7 +87,7 @@ fn dependencies_point_one_way() {
 #[test]
 fn the_core_names_nothing_but_codecs() {
     let packages = packages();
-    let allowed = ["base64", "minicbor", "serde", "sha2", "thiserror", "uuid", "zeroize"];
+    let allowed = ["base64", "bytes", "minicbor", "serde", "sha2", "thiserror", "uuid", "zeroize"];
     let names = named(&packages["belay-proto"], &["normal", "build"]);
     let new: Vec<_> = names.iter().filter(|name| !allowed.contains(&name.as_str())).collect();
     assert!(new.is_empty(), "{new:?}: does the core need it, and is it pure?");

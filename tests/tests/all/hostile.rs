@@ -70,7 +70,9 @@ fn random_bytes_on_every_port_change_nothing() -> Result<()> {
     Ok(())
 }
 
-/// First packets of QUIC handshakes that nobody will finish, all different.
+/// First packets of QUIC handshakes that nobody will finish, all different. Some of them end their
+/// connection at once, as a dialler that gives up does: those cost a relay that forgets to count
+/// them the most.
 async fn initials(
     world_credentials: &belay_tests::world::Credentials,
     count: usize,
@@ -117,9 +119,8 @@ fn half_open_handshakes_by_the_thousand_cost_little_and_keep_nobody_out() -> Res
     let took = asked.elapsed();
     let grown = grown(world.relay()?, before)?;
     println!("half-open: relay grew by {} KiB, an honest session took {took:?}", grown >> 10);
-    // 47 MiB is what 3,000 take today; the aim is 20 (docs/benchmarks.md says where it stands).
-    ensure!(grown < 64 * MIB, "the relay grew by {} MiB", grown / MIB);
-    ensure!(took < Duration::from_secs(5), "an honest peer waited {took:?}");
+    ensure!(grown < 20 * MIB, "the relay grew by {} MiB", grown / MIB);
+    ensure!(took < Duration::from_secs(2), "an honest peer waited {took:?}");
     Ok(())
 }
 
@@ -263,7 +264,7 @@ fn workers(agent: &Proc) -> Result<Vec<i32>> {
 }
 
 #[test]
-fn a_killed_worker_ends_its_session_and_no_other_and_a_killed_agent_comes_back() -> Result<()> {
+fn a_killed_worker_ends_its_session_and_no_other_and_a_killed_agent_leaves_them() -> Result<()> {
     let Some(mut world) = World::standard_or_skip()? else { return Ok(()) };
     let hold = |name: &str| {
         let mut session = world
@@ -281,17 +282,22 @@ fn a_killed_worker_ends_its_session_and_no_other_and_a_killed_agent_comes_back()
     ensure!(second.try_wait()?.is_none(), "the other session ended too: {}", second.log());
     works(&world)?;
 
+    let left = workers(world.agents.get(DEVICE).context("no agent")?)?;
     world.agents.get_mut(DEVICE).context("no agent")?.kill()?;
+    world.wait_offline(DEVICE)?;
+    world.start_agent(DEVICE, "device")?;
+    world.wait_online(DEVICE)?;
+    works(&world)?;
+    ensure!(second.try_wait()?.is_none(), "the agent took its session along: {}", second.log());
+    // The new agent has taken the worker over: it notices its end, and everybody hears of it.
+    let [worker] = left[..] else { bail!("not one worker left: {left:?}") };
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), Signal::SIGKILL)?;
     assert_eq!(second.wait(PATIENCE)?.code(), Some(255), "{}", second.log());
     ensure!(
         second.log().lines().any(|line| line.starts_with("belay: ")),
         "no line says why: {}",
         second.log()
     );
-    world.wait_offline(DEVICE)?;
-    world.start_agent(DEVICE, "device")?;
-    world.wait_online(DEVICE)?;
-    works(&world)?;
     world.wait_for("both sessions are recorded as closed", || {
         Ok(world.decisions()?.iter().filter(|d| d.kind == "session-closed").count() >= 3)
     })
@@ -309,7 +315,7 @@ fn a_relay_killed_and_restarted_has_its_devices_back_and_its_records() -> Result
     works(&world)?;
     ensure!(world.decisions()?.len() > recorded, "records were lost");
 
-    // Told to stop, it ends in order and says why to whoever is connected.
+    // Told to stop, it ends in order; a session waits for the next one.
     let mut session = world
         .lab
         .spawn("session", world.belay(&["exec", DEVICE, "--", "echo in; exec sleep 600"]))?;
@@ -317,8 +323,12 @@ fn a_relay_killed_and_restarted_has_its_devices_back_and_its_records() -> Result
     let relay = world.relay()?;
     relay.signal(Signal::SIGTERM)?;
     assert_eq!(relay.wait(PATIENCE)?.code(), Some(0), "{}", relay.log());
-    assert_eq!(session.wait(PATIENCE)?.code(), Some(255));
-    ensure!(session.log().contains("shutting down"), "it does not say why: {}", session.log());
+    ensure!(world.recorded("session-detached", None)?, "not recorded");
+    world.relay = None;
+    world.start_relay()?;
+    world.wait_online(DEVICE)?;
+    world.wait_for("the session is taken up again", || world.recorded("session-resumed", None))?;
+    ensure!(session.try_wait()?.is_none(), "the session ended: {}", session.log());
     Ok(())
 }
 

@@ -116,6 +116,13 @@ fn tokens_and_codes_that_are_no_good_are_told_apart() -> Result<()> {
     refused(&enrol("two", &used)?, 1, &["token", "no uses left", "new"])?;
     ensure!(world.recorded("enrol-refused", Some("token-used-up"))?, "not recorded");
 
+    let late = world.belay_json(&["token", "create", "--name", "late", "--expires", "1s"])?;
+    let ends = UnixTime(late["expires"].as_u64().context("no end")?);
+    world.wait_for("the token has ended", || Ok(clock::now() > ends))?;
+    let late = late["token"].as_str().context("no token")?;
+    refused(&enrol("late", late)?, 1, &["token ended", "new"])?;
+    ensure!(world.recorded("enrol-refused", Some("token-expired"))?, "not recorded");
+
     let mut mistyped = world.token(&["--name", "typo"])?;
     let last = if mistyped.ends_with('A') { 'B' } else { 'A' };
     mistyped.replace_range(mistyped.len() - 3..mistyped.len() - 2, &last.to_string());

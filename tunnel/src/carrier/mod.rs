@@ -6,10 +6,16 @@
 
 mod congestion;
 mod copy;
+mod end;
+mod mux;
+pub mod picker;
 pub mod quic;
 mod quic_runtime;
 mod quic_socket;
+mod quic_udp;
 mod stream;
+pub mod websocket;
 
 pub use copy::{CopyError, from_socket, splice, to_socket};
-pub use stream::{Carrier, CarrierError, RecvHalf, ResetCode, SendHalf, Side, StreamError};
+pub use end::CarrierError;
+pub use stream::{Carrier, RecvHalf, ResetCode, SendHalf, Side, StreamError};

@@ -13,12 +13,13 @@ use belay_proto::version::ALPN;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt,
+    TransportConfig, VarInt,
 };
 
 use super::congestion::controller;
-use super::quic_runtime::ManyIdle;
-use super::stream::{Carrier, CarrierError};
+use super::end::CarrierError;
+use super::quic_runtime::{Few, ManyIdle};
+use super::stream::Carrier;
 
 /// Streams a peer may open before it is admitted: the control stream, and one more so that a
 /// client's first `Open` travels with its `Hello`. quinn makes a table entry for each up front.
@@ -48,6 +49,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Loopback and jumbo frames carry more, but an endpoint's receive buffer is this times 2,048, and
 /// a probe for more costs every idle connection its size: memory of which the relay has too many.
 const LARGEST_DATAGRAM: u16 = 1_472;
+
+/// Smallest gain worth another probe, which each end of each connection sends and answers.
+const MTU_STEP: u16 = 64;
 
 /// Socket buffers of the relay: a burst of some thousand handshakes (1,200 bytes each) waits here
 /// instead of being lost.
@@ -120,7 +124,7 @@ fn transport(role: Role) -> TransportConfig {
         .congestion_controller_factory(controller())
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(LARGEST_DATAGRAM);
+    mtu.upper_bound(LARGEST_DATAGRAM).minimum_change(MTU_STEP);
     config.mtu_discovery_config(Some(mtu));
     if role != Role::Relay {
         config.keep_alive_interval(Some(KEEP_ALIVE));
@@ -192,7 +196,7 @@ pub fn listen(
 
 /// Makes a carrier of an accepted connection.
 pub const fn accepted(connection: quinn::Connection) -> Carrier {
-    Carrier::from_quic(connection)
+    Carrier::from_quic(connection, None)
 }
 
 /// A dialler's endpoint with its configuration. One serves many dials.
@@ -219,7 +223,7 @@ impl Dialler {
             (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
         };
         let socket = bind(any, DIALLER_SOCKET_BUFFER)?;
-        let endpoint = Endpoint::new(dialler_endpoint(), None, socket, Arc::new(TokioRuntime))
+        let endpoint = Endpoint::new(dialler_endpoint(), None, socket, Arc::new(Few))
             .map_err(|source| QuicError::Bind { address: any, source })?;
         Ok(Self { endpoint, config })
     }
@@ -243,7 +247,7 @@ impl Dialler {
             .map_err(|error| not_dialled(error, address))?;
         let connection =
             connecting.await.map_err(|error| QuicError::Handshake(address, error.into()))?;
-        Ok(Carrier::from_quic(connection))
+        Ok(Carrier::from_quic(connection, Some(Arc::new(self.endpoint.clone()))))
     }
 
     /// Waits until every carrier's last words are on the wire, at most `patience`.

@@ -1,4 +1,4 @@
-//! A quinn runtime for an endpoint with very many idle connections.
+//! quinn runtimes: one for an endpoint with very many idle connections, one for a dialler.
 //!
 //! As soon as a flight has two datagrams, quinn reserves room for as many as the kernel takes in
 //! one call (ten) and never gives it back: 12 KiB in each of many thousand connections that send
@@ -19,6 +19,8 @@ use std::time::Instant;
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+
+use super::quic_udp::Datagrams;
 
 /// Bytes in datagrams of at least [`FULL`] after which a connection counts as busy. A handshake has
 /// under 5,000.
@@ -46,7 +48,29 @@ impl Runtime for ManyIdle {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        Ok(Arc::new(Frugal(TokioRuntime.wrap_udp_socket(socket)?)))
+        Ok(Arc::new(Frugal(Arc::new(Datagrams::new(socket)?))))
+    }
+
+    fn now(&self) -> Instant {
+        TokioRuntime.now()
+    }
+}
+
+/// [`TokioRuntime`] for an endpoint with few connections.
+#[derive(Debug)]
+pub(super) struct Few;
+
+impl Runtime for Few {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        TokioRuntime.spawn(future);
+    }
+
+    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        Ok(Arc::new(Datagrams::new(socket)?))
     }
 
     fn now(&self) -> Instant {
@@ -71,7 +95,7 @@ impl Future for Driver {
 }
 
 #[derive(Debug)]
-struct Frugal(Arc<dyn AsyncUdpSocket>);
+struct Frugal(Arc<Datagrams>);
 
 impl AsyncUdpSocket for Frugal {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {

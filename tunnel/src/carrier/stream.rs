@@ -1,15 +1,21 @@
 //! One carrier and the halves of its streams. The only types that know which carrier it is.
+//!
+//! Its law: both carriers end a stream or themselves in the same ways, with the same codes.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::end::{CarrierError, reset_code};
+use super::mux::{Multiplexed, RecvSide, SendSide};
 
 /// Why a stream was reset or refused, as a number both ends know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,59 +32,6 @@ impl ResetCode {
     pub const CUT: Self = Self(3);
 }
 
-/// A carrier ended.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct CarrierError(#[from] quinn::ConnectionError);
-
-impl CarrierError {
-    /// Whether silence ended it, not a word of either side.
-    pub const fn is_timeout(&self) -> bool {
-        matches!(self.0, quinn::ConnectionError::TimedOut)
-    }
-
-    /// Whether the peer ended it with a word of its own.
-    pub const fn closed_by_peer(&self) -> bool {
-        matches!(
-            self.0,
-            quinn::ConnectionError::ApplicationClosed(_) | quinn::ConnectionError::Reset
-        )
-    }
-
-    /// What the peer said when it ended it: our code and its line.
-    pub fn peer_said(&self) -> Option<(ResetCode, String)> {
-        if let quinn::ConnectionError::ApplicationClosed(close) = &self.0 {
-            let line = belay_proto::error_line::printable(&String::from_utf8_lossy(&close.reason));
-            Some((reset_code(close.error_code), line))
-        } else {
-            None
-        }
-    }
-
-    /// Whether the peer refused our certificate. In TLS 1.3 it judges it after our side of the
-    /// handshake is done (RFC 8446 §4.4.2.4), so this can end a carrier that already seemed open.
-    pub fn refuses_certificate(&self) -> bool {
-        // RFC 8446 §6.2: bad, revoked, expired, unknown, unknown CA, decrypt error, required.
-        self.alert().is_some_and(|alert| [42, 44, 45, 46, 48, 51, 116].contains(&alert))
-    }
-
-    /// The TLS alert (RFC 8446 §6) the peer ended the handshake with, if it did.
-    pub fn alert(&self) -> Option<u8> {
-        let code = match &self.0 {
-            quinn::ConnectionError::ConnectionClosed(close) => u64::from(close.error_code),
-            quinn::ConnectionError::TransportError(error) => u64::from(error.code),
-            quinn::ConnectionError::VersionMismatch
-            | quinn::ConnectionError::ApplicationClosed(_)
-            | quinn::ConnectionError::Reset
-            | quinn::ConnectionError::TimedOut
-            | quinn::ConnectionError::LocallyClosed
-            | quinn::ConnectionError::CidsExhausted => return None,
-        };
-        // RFC 9001 §4.8: an alert travels as CRYPTO_ERROR, 0x0100 and the alert's number.
-        code.checked_sub(0x100).and_then(|alert| u8::try_from(alert).ok())
-    }
-}
-
 /// A stream ended other than by its end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
@@ -89,6 +42,9 @@ pub enum StreamError {
     #[error("the line is gone")]
     Carrier,
 }
+
+/// Bytes taken from a writer at once, over WebSocket.
+const PIECE: usize = 64 * 1024;
 
 /// Which end dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,32 +57,66 @@ pub enum Side {
 
 /// A live connection to the relay, or from a dialler.
 #[derive(Debug, Clone)]
-pub struct Carrier(quinn::Connection);
+pub struct Carrier(Over);
+
+#[derive(Debug, Clone)]
+enum Over {
+    /// The dialler's endpoint is kept with it, to see its last words out.
+    Quic(quinn::Connection, Option<Arc<quinn::Endpoint>>),
+    Socket(Multiplexed),
+}
 
 impl Carrier {
-    pub(super) const fn from_quic(connection: quinn::Connection) -> Self {
-        Self(connection)
+    pub(super) const fn from_quic(
+        connection: quinn::Connection,
+        endpoint: Option<Arc<quinn::Endpoint>>,
+    ) -> Self {
+        Self(Over::Quic(connection, endpoint))
+    }
+
+    pub(super) const fn from_socket(multiplexed: Multiplexed) -> Self {
+        Self(Over::Socket(multiplexed))
     }
 
     /// Its name in logs and lists.
     pub const fn kind(&self) -> &'static str {
-        "quic"
+        match &self.0 {
+            Over::Quic(..) => "quic",
+            Over::Socket(_) => "websocket",
+        }
     }
 
-    /// The peer's address as seen from here.
+    /// Whether it is the one to move back from when QUIC can be had.
+    pub const fn is_fallback(&self) -> bool {
+        matches!(self.0, Over::Socket(_))
+    }
+
+    /// The peer's address as seen from here; through a proxy, the proxy's.
     pub fn remote_address(&self) -> SocketAddr {
-        self.0.remote_address()
+        match &self.0 {
+            Over::Quic(connection, _) => connection.remote_address(),
+            Over::Socket(socket) => socket.remote_address(),
+        }
     }
 
     /// The transport's own estimate of the round trip.
     pub fn round_trip(&self) -> Duration {
-        self.0.rtt()
+        match &self.0 {
+            Over::Quic(connection, _) => connection.rtt(),
+            Over::Socket(socket) => socket.round_trip(),
+        }
     }
 
     /// The certificate the peer proved, leaf only.
     pub fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
-        let chain = self.0.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-        chain.into_iter().next()
+        match &self.0 {
+            Over::Quic(connection, _) => {
+                let chain = connection.peer_identity()?;
+                let chain = chain.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+                chain.into_iter().next()
+            }
+            Over::Socket(socket) => socket.peer_certificate(),
+        }
     }
 
     /// Opens a stream. Waits while the peer's limit is reached. The peer learns of it with the
@@ -135,8 +125,10 @@ impl Carrier {
     /// # Errors
     /// [`CarrierError`] when the carrier is gone.
     pub async fn open(&self) -> Result<(SendHalf, RecvHalf), CarrierError> {
-        let (send, recv) = self.0.open_bi().await?;
-        Ok((SendHalf::new(send), RecvHalf(recv)))
+        match &self.0 {
+            Over::Quic(connection, _) => Ok(quic_halves(connection.open_bi().await?)),
+            Over::Socket(socket) => Ok(socket_halves(socket.open().await?)),
+        }
     }
 
     /// Waits for the peer to open a stream.
@@ -144,57 +136,113 @@ impl Carrier {
     /// # Errors
     /// [`CarrierError`] when the carrier is gone.
     pub async fn accept(&self) -> Result<(SendHalf, RecvHalf), CarrierError> {
-        let (send, recv) = self.0.accept_bi().await?;
-        Ok((SendHalf::new(send), RecvHalf(recv)))
+        match &self.0 {
+            Over::Quic(connection, _) => Ok(quic_halves(connection.accept_bi().await?)),
+            Over::Socket(socket) => Ok(socket_halves(socket.accept().await?)),
+        }
     }
 
     /// Raises the bounds that hold before a peer is known: streams it may open at once, and bytes
-    /// it may have in flight over all of them.
+    /// it may have in flight over all of them (over WebSocket, its streams' windows bound those).
     pub fn admit(&self, streams: u32, window: u32) {
-        self.0.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
-        self.0.set_receive_window(VarInt::from_u32(window));
+        match &self.0 {
+            Over::Quic(connection, _) => {
+                connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
+                connection.set_receive_window(VarInt::from_u32(window));
+            }
+            Over::Socket(socket) => socket.admit(streams),
+        }
     }
 
     /// Ends everything on it at once. `reason` reaches the peer if the network does.
     pub fn close(&self, code: ResetCode, reason: &str) {
-        self.0.close(VarInt::from_u32(code.0), reason.as_bytes());
+        match &self.0 {
+            Over::Quic(connection, _) => {
+                connection.close(VarInt::from_u32(code.0), reason.as_bytes());
+            }
+            Over::Socket(socket) => socket.close(code, reason),
+        }
+    }
+
+    /// After [`Self::close`]: waits until the last words are on the wire, at most `patience`.
+    pub async fn drain(&self, patience: Duration) {
+        let drained = async {
+            match &self.0 {
+                Over::Quic(_, Some(endpoint)) => endpoint.wait_idle().await,
+                // The relay drains its one endpoint by itself.
+                Over::Quic(_, None) => {}
+                Over::Socket(socket) => socket.drained().await,
+            }
+        };
+        if tokio::time::timeout(patience, drained).await.is_err() {
+            tracing::debug!("the carrier did not drain in time");
+        }
     }
 
     /// How it ended, once it has.
     pub fn end(&self) -> Option<CarrierError> {
-        self.0.close_reason().map(CarrierError)
+        match &self.0 {
+            Over::Quic(connection, _) => connection.close_reason().map(CarrierError::from),
+            Over::Socket(socket) => socket.end().map(CarrierError::from),
+        }
     }
 
     /// Waits for its end.
     pub async fn closed(&self) -> CarrierError {
-        CarrierError(self.0.closed().await)
+        match &self.0 {
+            Over::Quic(connection, _) => connection.closed().await.into(),
+            Over::Socket(socket) => socket.closed().await.into(),
+        }
     }
 
-    /// Bytes of UDP payload sent and received so far.
+    /// Bytes sent and received so far: of UDP payload, or as much as TLS makes of the messages.
     pub fn bytes(&self) -> (u64, u64) {
-        let stats = self.0.stats();
-        (stats.udp_tx.bytes, stats.udp_rx.bytes)
+        match &self.0 {
+            Over::Quic(connection, _) => {
+                let stats = connection.stats();
+                (stats.udp_tx.bytes, stats.udp_rx.bytes)
+            }
+            Over::Socket(socket) => socket.bytes(),
+        }
     }
+}
+
+fn quic_halves((send, recv): (quinn::SendStream, quinn::RecvStream)) -> (SendHalf, RecvHalf) {
+    (SendHalf { stream: Send::Quic(send), ended: false }, RecvHalf(Recv::Quic(recv)))
+}
+
+fn socket_halves((send, recv): (SendSide, RecvSide)) -> (SendHalf, RecvHalf) {
+    (SendHalf { stream: Send::Socket(send), ended: false }, RecvHalf(Recv::Socket(recv)))
 }
 
 /// The sending half of a stream. Dropped without [`SendHalf::finish`] it is reset.
 #[derive(Debug)]
 pub struct SendHalf {
-    stream: quinn::SendStream,
+    stream: Send,
     ended: bool,
 }
 
-impl SendHalf {
-    const fn new(stream: quinn::SendStream) -> Self {
-        Self { stream, ended: false }
-    }
+#[derive(Debug)]
+enum Send {
+    Quic(quinn::SendStream),
+    Socket(SendSide),
+}
 
+impl SendHalf {
     /// Sends pieces without copying them, waiting for the peer's window.
     ///
     /// # Errors
     /// [`StreamError`].
     pub async fn send_all(&mut self, pieces: &mut [Bytes]) -> Result<(), StreamError> {
-        self.stream.write_all_chunks(pieces).await.map_err(from_write)
+        match &mut self.stream {
+            Send::Quic(stream) => stream.write_all_chunks(pieces).await.map_err(from_write),
+            Send::Socket(side) => {
+                for piece in pieces {
+                    side.send(std::mem::take(piece)).await?;
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Sends one piece.
@@ -202,23 +250,36 @@ impl SendHalf {
     /// # Errors
     /// [`StreamError`].
     pub async fn send(&mut self, piece: Bytes) -> Result<(), StreamError> {
-        self.stream.write_chunk(piece).await.map_err(from_write)
+        match &mut self.stream {
+            Send::Quic(stream) => stream.write_chunk(piece).await.map_err(from_write),
+            Send::Socket(side) => side.send(piece).await,
+        }
     }
 
     /// Ends this direction cleanly. What was sent still arrives.
     pub fn finish(&mut self) {
         self.ended = true;
-        // The only error is that it has ended already.
-        if self.stream.finish().is_err() {
-            tracing::trace!("finished a stream that had already ended");
+        match &mut self.stream {
+            Send::Quic(stream) => {
+                // The only error is that it has ended already.
+                if stream.finish().is_err() {
+                    tracing::trace!("finished a stream that had already ended");
+                }
+            }
+            Send::Socket(side) => side.finish(),
         }
     }
 
     /// Gives this direction up; what is in flight may be lost.
     pub fn reset(&mut self, code: ResetCode) {
         self.ended = true;
-        if self.stream.reset(VarInt::from_u32(code.0)).is_err() {
-            tracing::trace!("reset a stream that had already ended");
+        match &mut self.stream {
+            Send::Quic(stream) => {
+                if stream.reset(VarInt::from_u32(code.0)).is_err() {
+                    tracing::trace!("reset a stream that had already ended");
+                }
+            }
+            Send::Socket(side) => side.reset(code),
         }
     }
 
@@ -227,17 +288,25 @@ impl SendHalf {
     /// # Errors
     /// [`StreamError`] when it gave up or the carrier is gone.
     pub async fn stopped(&self) -> Result<(), StreamError> {
-        match self.stream.stopped().await {
-            Ok(None) => Ok(()),
-            Ok(Some(code)) => Err(StreamError::Reset(reset_code(code))),
-            Err(_) => Err(StreamError::Carrier),
+        match &self.stream {
+            Send::Quic(stream) => match stream.stopped().await {
+                Ok(None) => Ok(()),
+                Ok(Some(code)) => Err(StreamError::Reset(reset_code(code))),
+                Err(_) => Err(StreamError::Carrier),
+            },
+            Send::Socket(side) => side.stopped().await,
         }
     }
 
     /// Higher goes first when the carrier is full.
     pub fn set_priority(&self, priority: i32) {
-        if self.stream.set_priority(priority).is_err() {
-            tracing::trace!("set the priority of a stream that had already ended");
+        match &self.stream {
+            Send::Quic(stream) => {
+                if stream.set_priority(priority).is_err() {
+                    tracing::trace!("set the priority of a stream that had already ended");
+                }
+            }
+            Send::Socket(side) => side.set_priority(priority),
         }
     }
 }
@@ -251,9 +320,15 @@ impl Drop for SendHalf {
     }
 }
 
-/// The receiving half of a stream.
+/// The receiving half of a stream. Dropped before its end it tells the peer to stop.
 #[derive(Debug)]
-pub struct RecvHalf(quinn::RecvStream);
+pub struct RecvHalf(Recv);
+
+#[derive(Debug)]
+enum Recv {
+    Quic(quinn::RecvStream),
+    Socket(RecvSide),
+}
 
 impl RecvHalf {
     /// Receives into `pieces` without copying; how many were filled, or `None` at the end.
@@ -261,19 +336,23 @@ impl RecvHalf {
     /// # Errors
     /// [`StreamError`].
     pub async fn receive(&mut self, pieces: &mut [Bytes]) -> Result<Option<usize>, StreamError> {
-        self.0.read_chunks(pieces).await.map_err(from_read)
+        match &mut self.0 {
+            Recv::Quic(stream) => stream.read_chunks(pieces).await.map_err(from_read),
+            Recv::Socket(side) => side.receive(pieces).await,
+        }
     }
 
     /// Tells the peer that no more will be read.
     pub fn stop(&mut self, code: ResetCode) {
-        if self.0.stop(VarInt::from_u32(code.0)).is_err() {
-            tracing::trace!("stopped a stream that had already ended");
+        match &mut self.0 {
+            Recv::Quic(stream) => {
+                if stream.stop(VarInt::from_u32(code.0)).is_err() {
+                    tracing::trace!("stopped a stream that had already ended");
+                }
+            }
+            Recv::Socket(side) => side.stop(code),
         }
     }
-}
-
-fn reset_code(code: VarInt) -> ResetCode {
-    ResetCode(u32::try_from(code.into_inner()).unwrap_or(u32::MAX))
 }
 
 fn from_write(error: quinn::WriteError) -> StreamError {
@@ -295,13 +374,32 @@ fn from_read(error: quinn::ReadError) -> StreamError {
     }
 }
 
+fn broken(error: StreamError) -> io::Error {
+    let kind = match error {
+        StreamError::Reset(_) => io::ErrorKind::ConnectionReset,
+        StreamError::Carrier => io::ErrorKind::NotConnected,
+    };
+    io::Error::new(kind, error)
+}
+
 impl AsyncRead for RecvHalf {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        AsyncRead::poll_read(Pin::new(&mut self.0), cx, buf)
+        match &mut self.0 {
+            Recv::Quic(stream) => AsyncRead::poll_read(Pin::new(stream), cx, buf),
+            Recv::Socket(side) => {
+                if buf.remaining() == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                if let Some(piece) = ready!(side.poll_piece(cx, buf.remaining())).map_err(broken)? {
+                    buf.put_slice(&piece);
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 }
 
@@ -311,15 +409,33 @@ impl AsyncWrite for SendHalf {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, buf)
+        match &mut self.stream {
+            Send::Quic(stream) => AsyncWrite::poll_write(Pin::new(stream), cx, buf),
+            Send::Socket(side) => {
+                ready!(side.poll_room(cx)).map_err(broken)?;
+                let piece = buf.get(..buf.len().min(PIECE)).unwrap_or_default();
+                side.push(Bytes::copy_from_slice(piece));
+                Poll::Ready(Ok(piece.len()))
+            }
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.stream), cx)
+        match &mut self.stream {
+            Send::Quic(stream) => AsyncWrite::poll_flush(Pin::new(stream), cx),
+            // What was taken goes by itself.
+            Send::Socket(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.ended = true;
-        AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx)
+        match &mut self.stream {
+            Send::Quic(stream) => AsyncWrite::poll_shutdown(Pin::new(stream), cx),
+            Send::Socket(side) => {
+                side.finish();
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 }

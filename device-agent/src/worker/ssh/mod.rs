@@ -28,6 +28,7 @@ use std::time::Duration;
 use russh::keys::ssh_key::PublicKey;
 use russh::keys::{Certificate, PrivateKey};
 use russh::server::Handle;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -43,7 +44,7 @@ use super::clock;
 use super::event::WorkerEvent;
 use super::gate::{Actions, Events};
 use super::limits::{FAREWELL, LOGIN_GRACE};
-use super::wire::Wire;
+use super::wire::NO_SSH;
 
 /// What a session is held to.
 pub(super) struct Terms {
@@ -83,16 +84,30 @@ pub(super) struct End {
     pub(super) reason: String,
     /// Nothing went wrong on the way.
     pub(super) clean: bool,
+    /// It was ended from outside: nobody is waited for.
+    pub(super) in_haste: bool,
 }
 
 impl End {
     fn clean(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), clean: true }
+        Self { reason: reason.into(), clean: true, in_haste: false }
     }
 
     fn fault(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), clean: false }
+        Self { reason: reason.into(), clean: false, in_haste: false }
     }
+
+    fn from_outside(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), clean: true, in_haste: true }
+    }
+}
+
+/// An end from outside of the session.
+pub(super) struct Because {
+    /// One line, fit to be shown to the engineer.
+    pub(super) reason: String,
+    /// There is a client that can hear it.
+    pub(super) reachable: bool,
 }
 
 /// What the handler and the channels' tasks share.
@@ -132,15 +147,17 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 /// Serves one connection to its end.
 ///
-/// `out` is a second handle on the wire, for the one line that a peer gets who
-/// does not speak SSH; it is closed as soon as SSH begins.
-pub(super) async fn serve(
-    wire: Wire,
-    out: OwnedFd,
+/// `out` is a second handle on the wire, where there is one, for the line that a
+/// peer gets who does not speak SSH; it is closed as soon as SSH begins.
+/// `told_to_end` ends the session from outside.
+pub(super) async fn serve<W: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    wire: W,
+    out: Option<OwnedFd>,
     terms: Terms,
     account: Account,
     host: (PrivateKey, Option<Certificate>),
     events: Events,
+    told_to_end: impl Future<Output = Because>,
 ) -> End {
     let config = config::server(host.0, host.1, terms.rekey);
     let shared = Arc::new(Shared {
@@ -153,13 +170,19 @@ pub(super) async fn serve(
         authenticated: AtomicBool::new(false),
         refusals: Mutex::default(),
     });
+    tokio::pin!(told_to_end);
     let greeting = russh::server::run_stream(config, wire, Handler::new(shared.clone()));
-    let running = match timeout(LOGIN_GRACE, greeting).await {
+    let greeted = tokio::select! {
+        greeted = timeout(LOGIN_GRACE, greeting) => greeted,
+        because = &mut told_to_end => return End::from_outside(because.reason),
+    };
+    let running = match greeted {
         Ok(Ok(running)) => running,
         Ok(Err(error)) if speaks_no_ssh(&error) => {
-            // OpenSSH's words for it, which its tools and tests know. A pipe
-            // that is gone or full gets none.
-            if let Err(error) = rustix::io::write(&out, b"Invalid SSH identification string.\r\n") {
+            // A pipe that is gone or full gets no answer.
+            if let Some(out) = out
+                && let Err(error) = rustix::io::write(&out, NO_SSH)
+            {
                 tracing::debug!(%error, "the peer did not wait for an answer");
             }
             return End::fault("the peer does not speak SSH 2");
@@ -174,30 +197,34 @@ pub(super) async fn serve(
 
     tokio::pin!(running);
     let end = tokio::select! {
-        ended = &mut running => match ended {
-            Ok(()) => End::clean("the client closed the connection"),
-            // A client that just goes away, as most do.
-            Err(russh::Error::IO(error)) if error.kind() == ErrorKind::UnexpectedEof => {
-                End::clean("the client closed the connection")
-            }
-            Err(error) => End::fault(format!("the connection failed: {error}")),
-        },
-        signal = terminated() => End::clean(format!("the worker was told to stop by {signal}")),
+        ended = &mut running => how_it_ended(ended),
+        signal = terminated() => {
+            End::from_outside(format!("the worker was told to stop by {signal}"))
+        }
         () = unauthenticated(&shared) => End::fault("nobody authenticated in time"),
-        () = expiry(&shared.terms) => {
-            let reason = "the session's time is over: ask for a new grant";
+        because = async {
+            tokio::select! {
+                () = expiry(&shared.terms) => Because {
+                    reason: "the session's time is over: ask for a new grant".to_owned(),
+                    reachable: true,
+                },
+                because = &mut told_to_end => because,
+            }
+        } => {
+            let Because { reason, reachable } = because;
+            let line = format!("belay: {reason}");
             let farewell = async {
                 let sent = handle
-                    .disconnect(russh::Disconnect::ByApplication, format!("belay: {reason}"), String::new())
+                    .disconnect(russh::Disconnect::ByApplication, line, String::new())
                     .await;
                 if sent.is_ok() {
                     drop(running.await);
                 }
             };
-            if timeout(FAREWELL, farewell).await.is_err() {
+            if reachable && timeout(FAREWELL, farewell).await.is_err() {
                 tracing::debug!("the client did not take its leave in time");
             }
-            End::clean(reason)
+            End::from_outside(reason)
         }
     };
     finish(&shared).await;
@@ -209,6 +236,19 @@ pub(super) async fn serve(
         }
     }
     end
+}
+
+fn how_it_ended(ended: Result<(), russh::Error>) -> End {
+    match ended {
+        Ok(()) => End::clean("the client closed the connection"),
+        // A client that just goes away, as most do: a pipe ends, a stream is given up.
+        Err(russh::Error::IO(error))
+            if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) =>
+        {
+            End::clean("the client closed the connection")
+        }
+        Err(error) => End::fault(format!("the connection failed: {error}")),
+    }
 }
 
 fn speaks_no_ssh(error: &russh::Error) -> bool {
@@ -234,7 +274,7 @@ async fn finish(shared: &Shared) {
 
 /// A worker that is told to stop still closes its terminals and sockets. ssh
 /// ends its `ProxyCommand` by SIGHUP.
-async fn terminated() -> &'static str {
+pub(super) async fn terminated() -> &'static str {
     let signals = (
         signal(SignalKind::terminate()),
         signal(SignalKind::hangup()),

@@ -1,0 +1,124 @@
+//! A session that is kept: over a lost network, a restarted relay, another address.
+//!
+//! Commands hold the two ends of the session's bytes and notice nothing but a pause. Behind them
+//! one task, the keeper, attaches the session to a stream of the line, and to another one whenever
+//! that breaks, until the session ends or its window is over. Its law: it gives up only for a
+//! reason that no waiting mends ([`verdict`]). What it is not: it knows no SSH.
+
+mod answered;
+mod keeper;
+mod verdict;
+mod weather;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use belay_proto::names::Login as LoginName;
+use belay_proto::wire::open::Opened;
+use belay_tunnel::stream::{self, RecvEnd, SendEnd};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::device_ref::DeviceRef;
+use crate::failure::Failure;
+use crate::home::Home;
+use crate::line::Line;
+use keeper::Keeper;
+pub use weather::Weather;
+
+/// A session that was asked for. Bytes may be sent at once.
+pub struct Session {
+    /// To the device.
+    pub send: SendEnd,
+    /// From it.
+    pub recv: RecvEnd,
+    /// The rest.
+    pub kept: Kept,
+}
+
+/// A session's keeper, as a command sees it.
+pub struct Kept {
+    line: Arc<Line>,
+    answer: Answer,
+    weather: watch::Receiver<Weather>,
+    keeper: JoinHandle<Result<(), Failure>>,
+}
+
+/// The relay's first answer, once it is there.
+pub(crate) type Answer = Arc<Mutex<Option<Opened>>>;
+
+impl Session {
+    /// Asks for a session over a fresh line. Refusals and losses before the first answer come from
+    /// [`Kept::end`], as everything that ends the session does.
+    ///
+    /// # Errors
+    /// When the line is gone already.
+    pub async fn open(
+        home: Home,
+        line: Line,
+        device: &DeviceRef,
+        account: &LoginName,
+    ) -> Result<Self, Failure> {
+        let line = Arc::new(line);
+        let opening = line.open(device, account, None).await?;
+        let (send, recv, attacher) = stream::session(stream::Config::default());
+        let answer = Answer::default();
+        let (report, weather) = watch::channel(Weather::Fair);
+        let keeper = Keeper {
+            home,
+            device: device.clone(),
+            account: account.clone(),
+            attacher,
+            answer: Arc::clone(&answer),
+            report,
+        };
+        let keeper = tokio::spawn(keeper.keep(Arc::clone(&line), opening));
+        Ok(Self { send, recv, kept: Kept { line, answer, weather, keeper } })
+    }
+}
+
+impl Kept {
+    /// What the relay said the session is, once it has.
+    pub(crate) fn answer(&self) -> Answer {
+        Arc::clone(&self.answer)
+    }
+
+    /// The line the session began on.
+    pub(crate) fn first_line(&self) -> Arc<Line> {
+        Arc::clone(&self.line)
+    }
+
+    /// Whether the session has a line now, and since when not.
+    pub fn weather(&self) -> watch::Receiver<Weather> {
+        self.weather.clone()
+    }
+
+    /// Waits for the end: in order, or why not.
+    ///
+    /// # Errors
+    /// The refusal, or what ended the session.
+    pub async fn end(&mut self) -> Result<(), Failure> {
+        match (&mut self.keeper).await {
+            Ok(end) => end,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(Failure::new("internal", error.to_string())),
+            },
+        }
+    }
+
+    /// After our side was finished: lets the last words leave, for at most `patience`, and goes.
+    pub async fn leave(mut self, patience: Duration) {
+        if timeout(patience, self.end()).await.is_err() {
+            self.keeper.abort();
+            self.line.close().await;
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}

@@ -1,0 +1,214 @@
+//! Holding one line to its end, or until there is a better one.
+//!
+//! A line whose path has died looks like a quiet one for a minute or more. While somebody's session
+//! waits, that is too long: silence where an answer is due makes this end dial a second line beside
+//! the first, and whichever is heard first is the line.
+
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant as StdInstant};
+
+use belay_proto::wire::control::{Control, Ended};
+use belay_tunnel::address::RelayAddress;
+use belay_tunnel::carrier::ResetCode;
+use belay_tunnel::framed;
+use belay_tunnel::reach::{Silence, WatchedRoute};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, timeout};
+
+use super::line::{Line, LineError};
+use super::sessions::Departures;
+use super::{Agent, eager, renewal, session};
+
+/// Probes the relay may miss before this end takes the line for dead.
+const PROBES_MISSED: u32 = 2;
+
+/// How long the last words of an agent that stops may take.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Between two looks at the local address, with sessions and without.
+const ROUTE_LOOK: Duration = Duration::from_secs(1);
+const ROUTE_LOOK_IDLE: Duration = Duration::from_secs(5);
+
+/// How long a path is suspected after the local address has changed.
+const SUSPICION: Duration = Duration::from_secs(30);
+
+/// A control message may wait this long for room. The line is dead by then, or its relay.
+const WORD_WITHIN: Duration = Duration::from_secs(20);
+
+/// How a line ended.
+pub(super) enum Outcome {
+    /// There is none now, and why.
+    Lost(String),
+    /// Another one took its place.
+    Moved(Box<Line>),
+}
+
+type Redial = Pin<Box<dyn Future<Output = Result<Line, LineError>> + Send>>;
+
+/// A line being held.
+struct Holding {
+    line: Line,
+    departures: Departures,
+    heard: Instant,
+    renew_at: Instant,
+    silence: Silence,
+    suspected_until: Instant,
+    redial: Option<Redial>,
+}
+
+/// Serves the line until it ends; says how.
+pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -> Outcome {
+    // The sessions that ended since the greeting was written are told of now.
+    let mut attachments = JoinSet::new();
+    let patience = Duration::from_secs(u64::from(line.welcome.probe_seconds.unwrap_or(25)))
+        .max(Duration::from_secs(1))
+        * (PROBES_MISSED + 1);
+    let now = Instant::now();
+    let mut route = WatchedRoute::new(line.carrier.remote_address());
+    let mut look = interval(Silence::LOOK);
+    let mut holding = Holding {
+        departures: line.departures.clone(),
+        heard: now,
+        renew_at: now + line.renewal_due(agent),
+        silence: Silence::new(line.carrier.bytes()),
+        suspected_until: now,
+        redial: None,
+        line,
+    };
+    let outcome = loop {
+        let held = !agent.sessions.is_empty();
+        let watching = held || holding.suspected_until > Instant::now();
+        let ended = tokio::select! {
+            stream = holding.line.carrier.accept() => match stream {
+                Ok((send, recv)) => {
+                    attachments.spawn(session::serve(send, recv, Arc::clone(agent)));
+                    None
+                }
+                Err(error) => Some(match error.peer_said() {
+                    Some((_, said)) if !said.is_empty() => format!("the relay said: {said}"),
+                    _ => error.to_string(),
+                }),
+            },
+            Some(ended) = attachments.join_next(), if !attachments.is_empty() => {
+                if let Err(error) = ended && error.is_panic() {
+                    tracing::error!(%error, "an attachment's task panicked");
+                }
+                None
+            }
+            message = holding.line.recv.next::<Control>() => {
+                holding.heard = Instant::now();
+                match message {
+                    Ok(Some(message)) => holding.hear(agent, message).await.err(),
+                    Ok(None) => Some("the relay closed the line".to_owned()),
+                    Err(error) => Some(belay_proto::error_line::one_line(&error)),
+                }
+            }
+            ended = holding.departures.next() => holding.tell(ended).await.err(),
+            () = tokio::time::sleep_until(holding.heard + patience) => {
+                Some(format!("nothing from the relay for {} s", patience.as_secs()))
+            }
+            () = tokio::time::sleep_until(holding.renew_at) => {
+                holding.renew_at = Instant::now() + renewal::AGAIN;
+                let asked = holding.line.ask_renewal(agent).await;
+                asked.err().map(|_| "the line broke".to_owned())
+            }
+            () = route.changed(if held { ROUTE_LOOK } else { ROUTE_LOOK_IDLE }) => {
+                holding.moved().await.err()
+            }
+            _ = look.tick(), if watching => {
+                holding.judge(agent, relay);
+                None
+            }
+            dialled = async {
+                match &mut holding.redial {
+                    Some(redial) => redial.await,
+                    None => pending().await,
+                }
+            } => {
+                holding.redial = None;
+                match dialled {
+                    Ok(next) => break Outcome::Moved(Box::new(next)),
+                    Err(error) => {
+                        let error = belay_proto::error_line::one_line(&error);
+                        tracing::warn!(error, "no second line");
+                    }
+                }
+                None
+            }
+            () = agent.stop.cancelled() => {
+                holding.line.send.finish();
+                Some("the agent was stopped".to_owned())
+            }
+        };
+        if let Some(why) = ended {
+            break Outcome::Lost(why);
+        }
+    };
+    // Their sessions go on without them.
+    attachments.shutdown().await;
+    holding.line.carrier.close(ResetCode::GONE, "");
+    // Whoever has another line does not wait for the last words of this one.
+    if matches!(outcome, Outcome::Lost(_)) {
+        holding.line.carrier.drain(DRAIN).await;
+    }
+    outcome
+}
+
+impl Holding {
+    async fn hear(&mut self, agent: &Agent, message: Control) -> Result<(), String> {
+        let Control { ping, renewed, renamed, goodbye, ended, .. } = message;
+        if let Some(refused) = goodbye {
+            return Err(format!("the relay said: {refused}"));
+        }
+        if let Some(renewed) = renewed {
+            self.line.keep(agent, &renewed);
+            self.renew_at = Instant::now() + self.line.renewal_due(agent);
+        }
+        if let Some(renamed) = renamed {
+            super::certificate::take_name(agent, &renamed);
+        }
+        if let Some(Ended { session, reason }) = ended {
+            agent.sessions.end(session, &reason.to_string());
+        }
+        match ping {
+            Some(number) => self.say(Control { pong: Some(number), ..Control::default() }).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn tell(&mut self, ended: Vec<Ended>) -> Result<(), String> {
+        for ended in ended {
+            self.say(Control { ended: Some(ended), ..Control::default() }).await?;
+        }
+        Ok(())
+    }
+
+    /// The device has another address. The relay learns of it with the next packet, so there shall
+    /// be one.
+    async fn moved(&mut self) -> Result<(), String> {
+        tracing::info!("the way to the relay has changed");
+        self.suspected_until = Instant::now() + SUSPICION;
+        self.say(Control { ping: Some(0), ..Control::default() }).await
+    }
+
+    async fn say(&mut self, message: Control) -> Result<(), String> {
+        match timeout(WORD_WITHIN, framed::write(&mut self.line.send, &message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err("the line broke".to_owned()),
+        }
+    }
+
+    /// Dials beside the line while it is silent, and stops when it speaks again.
+    fn judge(&mut self, agent: &Arc<Agent>, relay: &RelayAddress) {
+        let carrier = &self.line.carrier;
+        let silent = self.silence.judge(carrier.bytes(), carrier.round_trip(), StdInstant::now());
+        if silent && self.redial.is_none() {
+            tracing::info!("the line is silent; dialling another");
+            self.redial = Some(Box::pin(eager::dial(Arc::clone(agent), relay.clone())));
+        } else if !silent && self.redial.take().is_some() {
+            tracing::info!("the line is heard again");
+        }
+    }
+}

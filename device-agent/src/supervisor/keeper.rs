@@ -1,0 +1,150 @@
+//! Keeping one session: hearing what its worker tells, and ending it when it has to end.
+//!
+//! Its law: a session leaves the list only when its worker is gone. A supervisor that stops leaves
+//! the worker, its files and its terminals as they are, for the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use belay_proto::ids::SessionId;
+use tokio::process::Child;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::Agent;
+use super::sessions::Held;
+use super::tell::tell;
+use super::utmp::Terminals;
+use crate::process_id::ProcessId;
+use crate::session_dir::Record;
+use crate::worker::{ControlLine, WorkerEvent};
+
+/// What a worker has to end in that was told to: it says goodbye to its client, lets its programs
+/// take what was sent to them, and tells its last events, in two seconds each.
+const ENDS_WITHIN: Duration = Duration::from_secs(8);
+
+/// Between two looks at a process that is about to go.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A session's worker, as its keeper has it.
+pub(super) struct Kept {
+    pub(super) held: Arc<Held>,
+    pub(super) record: Record,
+    pub(super) control: ControlLine,
+    /// Its process, when this supervisor started it.
+    pub(super) child: Option<Child>,
+}
+
+/// Whatever ends a keeper, its session does not stay on the list without one.
+struct Place {
+    agent: Arc<Agent>,
+    session: SessionId,
+    reason: Option<String>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(reason) = self.reason.take() {
+            self.agent.sessions.remove(self.session, reason);
+        }
+    }
+}
+
+/// Keeps the session until its worker is gone, or this supervisor is to stop.
+pub(super) async fn keep(agent: Arc<Agent>, kept: Kept) {
+    let Kept { held, mut record, mut control, child } = kept;
+    let session = held.session();
+    let failed = Some("the agent failed at keeping it".to_owned());
+    let mut place = Place { agent: Arc::clone(&agent), session, reason: failed };
+    let mut terminals = Terminals::new(&record);
+    let mut told_to_end = false;
+    let mut deadline = None;
+    let mut reason = None;
+    loop {
+        tokio::select! {
+            event = control.next() => match event {
+                Ok(Some(event)) => {
+                    tell(&record, &event);
+                    if note_terminals(&event, &mut terminals, &mut record)
+                        && let Err(error) = agent.sessions.dir.write(&record)
+                    {
+                        tracing::warn!(%session, %error, "a session's record cannot be written");
+                    }
+                    if let WorkerEvent::Ended { reason: why } = event {
+                        reason = Some(why);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%session, %error, "a worker's control socket failed");
+                    break;
+                }
+            },
+            why = held.ending(), if !told_to_end => {
+                tracing::info!(%session, reason = why, "ending a session");
+                told_to_end = true;
+                control.end(&why);
+                deadline = Some(Instant::now() + ENDS_WITHIN);
+            }
+            () = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            } => {
+                deadline = None;
+                tracing::warn!(%session, pid = record.process.pid(), "killing a worker that does not end");
+                kill(session, record.process);
+            }
+            () = agent.stop.cancelled() => {
+                place.reason = None;
+                return;
+            }
+        }
+    }
+    let status = gone(session, record.process, child).await;
+    terminals.close();
+    let reason = reason.unwrap_or_else(|| format!("the worker ended by itself{status}"));
+    tracing::info!(%session, user = %record.user_name, login = %record.login, reason, "session closed");
+    place.reason = Some(reason);
+}
+
+/// Whether the open terminals are others now.
+fn note_terminals(event: &WorkerEvent, terminals: &mut Terminals, record: &mut Record) -> bool {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "only these two are about terminals")]
+    match event {
+        WorkerEvent::PtyOpened { tty, pid, .. } => terminals.opened(tty, *pid),
+        WorkerEvent::PtyClosed { tty, pid, .. } => terminals.closed(tty, *pid),
+        _ => return false,
+    }
+    record.terminals = terminals.open().to_vec();
+    true
+}
+
+/// Sees to it that a worker that speaks no more is no more.
+async fn gone(session: SessionId, process: ProcessId, child: Option<Child>) -> String {
+    if let Some(mut child) = child {
+        return match timeout(ENDS_WITHIN, child.wait()).await {
+            Ok(Ok(status)) => format!(" ({status})"),
+            Ok(Err(error)) => format!(" ({error})"),
+            Err(_) => {
+                kill(session, process);
+                " (killed)".to_owned()
+            }
+        };
+    }
+    let leaving = async {
+        while process.is_running() {
+            sleep(LOOK).await;
+        }
+    };
+    if timeout(ENDS_WITHIN, leaving).await.is_err() {
+        kill(session, process);
+    }
+    String::new()
+}
+
+fn kill(session: SessionId, process: ProcessId) {
+    if let Err(error) = process.kill() {
+        tracing::error!(%session, pid = process.pid(), %error, "a worker cannot be killed");
+    }
+}

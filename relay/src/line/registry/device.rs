@@ -1,0 +1,231 @@
+//! A device's live line, and what its task is told to do.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use belay_proto::ids::{DeviceId, Epoch, SessionId};
+use belay_proto::limits::DEVICE_SESSIONS;
+use belay_proto::names::DeviceName;
+use belay_proto::refusal::{Code, Refused};
+use belay_proto::time::UnixTime;
+use belay_proto::wire::control::Ended;
+use belay_tunnel::carrier::Carrier;
+use belay_tunnel::clock;
+use tokio::sync::Notify;
+
+use super::Registry;
+
+/// Sessions the device is to end and was not told of yet: all it can have, and all it had before.
+/// A line that does not take them is ended; the device hears of them when it connects again.
+const MAX_ENDINGS: usize = 2 * DEVICE_SESSIONS;
+
+/// A device's live line.
+pub(in crate::line) struct LiveDevice {
+    pub(in crate::line) id: DeviceId,
+    pub(in crate::line) epoch: Epoch,
+    pub(in crate::line) carrier: Carrier,
+    since: UnixTime,
+    pub(super) clock_ahead: i64,
+    answered: AtomicU64,
+    pub(super) round_trip_us: AtomicU32,
+    named: Box<[SessionId]>,
+    orders: Mutex<Orders>,
+    ordered: Notify,
+}
+
+/// What the line's task is to do. Not a `watch`: that takes half a kilobyte, in every idle line.
+#[derive(Default)]
+struct Orders {
+    end: Option<Refused>,
+    name: Option<DeviceName>,
+    sessions: Vec<Ended>,
+}
+
+/// One of them.
+pub(in crate::line) enum Order {
+    /// Tell the device to end a session.
+    EndSession(Ended),
+    /// Tell the device why, and end the line.
+    End(Refused),
+    /// Tell the device its new name.
+    Rename(DeviceName),
+}
+
+impl LiveDevice {
+    pub(in crate::line) fn new(
+        id: DeviceId,
+        epoch: Epoch,
+        carrier: Carrier,
+        clock_ahead: i64,
+        named: Box<[SessionId]>,
+    ) -> Self {
+        let now = clock::now();
+        Self {
+            id,
+            epoch,
+            carrier,
+            since: now,
+            clock_ahead,
+            answered: AtomicU64::new(now.0),
+            round_trip_us: AtomicU32::new(u32::MAX),
+            named,
+            orders: Mutex::default(),
+            ordered: Notify::new(),
+        }
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        // Whole between any two statements that can panic.
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When it came up.
+    pub(in crate::line) const fn since(&self) -> UnixTime {
+        self.since
+    }
+
+    /// Whether the device had this session when the line came up.
+    pub(in crate::line) fn has_named(&self, session: SessionId) -> bool {
+        self.named.contains(&session)
+    }
+
+    /// The device is to learn this name.
+    pub(in crate::line) fn rename(&self, name: DeviceName) {
+        self.orders().name = Some(name);
+        self.ordered.notify_one();
+    }
+
+    /// The device is to end a session. It may not have it; then it ignores the word.
+    pub(in crate::line) fn end_session(&self, ended: Ended) {
+        {
+            let mut orders = self.orders();
+            if orders.sessions.iter().any(|waiting| waiting.session == ended.session) {
+                return;
+            }
+            if orders.sessions.len() < MAX_ENDINGS {
+                orders.sessions.push(ended);
+            } else {
+                orders.end.get_or_insert_with(|| {
+                    Refused::new(Code::Busy, "the device takes no orders", "connect again")
+                });
+            }
+        }
+        self.ordered.notify_one();
+    }
+
+    /// Ends the line, with a word to the device. The first reason stands.
+    pub(in crate::line) fn end(&self, reason: Refused) {
+        self.orders().end.get_or_insert(reason);
+        self.ordered.notify_one();
+    }
+
+    /// Waits for an order. Only the line's own task asks. Sessions come first: a line that ends
+    /// because the device was quarantined must not leave their workers running.
+    pub(in crate::line) async fn order(&self) -> Order {
+        loop {
+            {
+                let mut orders = self.orders();
+                if let Some(ended) = orders.sessions.pop() {
+                    return Order::EndSession(ended);
+                }
+                if let Some(reason) = &orders.end {
+                    return Order::End(reason.clone());
+                }
+                if let Some(name) = orders.name.take() {
+                    return Order::Rename(name);
+                }
+            }
+            self.ordered.notified().await;
+        }
+    }
+
+    /// It answered a probe.
+    pub(in crate::line) fn answered(&self, round_trip: Option<Duration>) {
+        self.answered.store(clock::now().0, Ordering::Relaxed);
+        if let Some(round_trip) = round_trip {
+            let us = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX - 1);
+            self.round_trip_us.store(us, Ordering::Relaxed);
+        }
+    }
+
+    /// When it last answered.
+    pub(in crate::line) fn last_seen(&self) -> UnixTime {
+        UnixTime(self.answered.load(Ordering::Relaxed))
+    }
+}
+
+/// Takes a device off the registry when its task ends, however it ends.
+pub(in crate::line) struct DeviceGuard {
+    pub(super) registry: Arc<Registry>,
+    pub(super) device: Arc<LiveDevice>,
+}
+
+impl Drop for DeviceGuard {
+    fn drop(&mut self) {
+        let epoch = self.device.epoch;
+        self.registry.devices.remove_if(&self.device.id, |_, live| live.epoch == epoch);
+    }
+}
+
+/// Somebody waits for a device's line.
+#[derive(Default)]
+pub(super) struct Awaited {
+    notify: Arc<Notify>,
+    waiting: usize,
+}
+
+#[cfg(test)]
+impl Awaited {
+    pub(super) const fn is_by(&self, number: usize) -> bool {
+        self.waiting == number
+    }
+}
+
+/// One who waits; the last one's end takes the entry away.
+struct Waiting<'a> {
+    registry: &'a Registry,
+    device: DeviceId,
+    notify: Arc<Notify>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.registry.awaited.remove_if_mut(&self.device, |_, awaited| {
+            awaited.waiting = awaited.waiting.saturating_sub(1);
+            awaited.waiting == 0
+        });
+    }
+}
+
+impl Registry {
+    /// The device's line, as soon as it has one. Cancelling leaves nothing behind.
+    pub(in crate::line) async fn line_up(&self, id: DeviceId) -> Arc<LiveDevice> {
+        if let Some(live) = self.device(id) {
+            return live;
+        }
+        let notify = {
+            let mut awaited = self.awaited.entry(id).or_default();
+            awaited.waiting += 1;
+            Arc::clone(&awaited.notify)
+        };
+        let waiting = Waiting { registry: self, device: id, notify };
+        loop {
+            let notified = waiting.notify.notified();
+            tokio::pin!(notified);
+            // From here on a line that comes up is heard of; before, it is seen.
+            notified.as_mut().enable();
+            if let Some(live) = self.device(id) {
+                return live;
+            }
+            notified.await;
+        }
+    }
+
+    /// Wakes who waits for this device.
+    pub(super) fn tell_waiting(&self, id: DeviceId) {
+        if let Some(awaited) = self.awaited.get(&id) {
+            awaited.notify.notify_waiters();
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Handing a session to its device: the grant is signed, sent, and answered.
+
+use std::time::Duration;
+
+use belay_proto::grant::{Grant, VERSION};
+use belay_proto::limits::{DELIVER_DEADLINE, GRANT_OPEN_WITHIN};
+use belay_proto::refusal::{Code, Refused};
+use belay_proto::wire::open::{Deliver, DeliverAnswer, Opened, ResumeWindows};
+use belay_tunnel::carrier::{RecvHalf, SendHalf};
+use belay_tunnel::{clock, framed};
+use tokio::time::timeout;
+
+use super::super::Shared;
+use super::super::registry::LiveDevice;
+use crate::store::{DeviceRecord, SessionRecord, UserRecord};
+
+/// A session's streams at the device, and what the client is told.
+pub(super) type Delivered = (SendHalf, RecvHalf, Opened);
+
+/// The device did not take it.
+pub(super) enum NotTaken {
+    /// It said so.
+    Refused(Refused),
+    /// It said nothing, or its line broke: it may have the session all the same.
+    Silent(Refused),
+    /// The relay could not make the grant.
+    Unsigned(Refused),
+}
+
+impl NotTaken {
+    pub(super) fn into_refusal(self) -> Refused {
+        match self {
+            Self::Refused(refused) | Self::Silent(refused) | Self::Unsigned(refused) => refused,
+        }
+    }
+}
+
+/// Grants the session and waits for the device's word. The session is on the disk by now.
+pub(super) async fn deliver(
+    line: &LiveDevice,
+    session: &SessionRecord,
+    (user, record): (&UserRecord, &DeviceRecord),
+    again: bool,
+    shared: &Shared,
+) -> Result<Delivered, NotTaken> {
+    let windows = shared.limits.windows;
+    let now = clock::now();
+    let grant = Grant {
+        version: VERSION,
+        session: session.id,
+        device: session.device,
+        user: session.user,
+        user_name: user.name.clone(),
+        login: session.login.clone(),
+        kind: session.kind.clone(),
+        actions: session.actions.clone(),
+        issued: now,
+        open_by: now.plus(GRANT_OPEN_WITHIN).min(session.ends),
+        ends: session.ends,
+        obligations: None,
+        resume: again.then_some(true),
+        windows: Some(windows),
+    };
+    let signed = shared.authority.sign_grant(&grant).map_err(|error| {
+        tracing::error!(%error, "cannot sign a grant");
+        let refused = Refused::new(Code::Internal, "the relay cannot sign a grant", "");
+        NotTaken::Unsigned(refused)
+    })?;
+    let (to_device, from_device) = exchange(line, &signed, record).await?;
+    let kept = windows != ResumeWindows { interactive: 0, other: 0 };
+    let opened = Opened {
+        session: session.id,
+        device: session.device,
+        device_name: Some(record.name.to_string()),
+        grant: Some(signed.into()),
+        windows: kept.then_some(windows),
+    };
+    Ok((to_device, from_device, opened))
+}
+
+async fn exchange(
+    line: &LiveDevice,
+    signed: &[u8],
+    record: &DeviceRecord,
+) -> Result<(SendHalf, RecvHalf), NotTaken> {
+    let exchange = async {
+        let (mut send, mut recv) = line.carrier.open().await.ok()?;
+        framed::write(&mut send, &Deliver { grant: signed.to_vec().into() }).await.ok()?;
+        let answer = framed::read::<DeliverAnswer, _>(&mut recv).await.ok()?;
+        Some((send, recv, answer))
+    };
+    match timeout(DELIVER_DEADLINE, exchange).await {
+        Ok(Some((send, recv, DeliverAnswer { accepted: Some(_), refused: None }))) => {
+            Ok((send, recv))
+        }
+        Ok(Some((_, _, DeliverAnswer { refused: Some(refused), .. }))) => {
+            Err(NotTaken::Refused(Refused::new(
+                refusal_of_device(refused.code()),
+                format!("{} refused: {}", record.name, refused.cause()),
+                refused.remedy(),
+            )))
+        }
+        Ok(Some(_)) | Ok(None) | Err(_) => Err(NotTaken::Silent(Refused::new(
+            Code::DeviceSilent,
+            format!("{} holds a line but does not answer", record.name),
+            "try again; belay devices shows whether it is still there",
+        ))),
+    }
+}
+
+/// Of what a device says, only codes that are its own to give are passed on.
+fn refusal_of_device(code: Code) -> Code {
+    let own = [Code::BadGrant, Code::LoginNotAllowed, Code::Busy, Code::SessionOver];
+    if own.contains(&code) { code } else { Code::DeviceRefused }
+}
+
+/// How long until a session's last second, by the wall clock.
+pub(super) fn time_left(session: &SessionRecord) -> Duration {
+    Duration::from_secs(session.ends.0.saturating_sub(clock::now().0))
+}

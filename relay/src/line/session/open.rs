@@ -1,0 +1,76 @@
+//! A new session.
+
+use std::sync::Arc;
+
+use belay_proto::ids::SessionId;
+use belay_proto::limits::SESSION_MAX;
+use belay_proto::refusal::{Code, Refused};
+use belay_proto::wire::control::Ended;
+use belay_proto::wire::open::Open;
+use belay_tunnel::clock;
+
+use super::super::Shared;
+use super::deliver::{NotTaken, deliver};
+use super::{Caller, Taken, judge};
+use crate::store::{Event, EventKind, OpenSessionError, Passed, SessionRecord};
+
+/// Decides, records, delivers. `event` learns what a refusal's record should name.
+pub(super) async fn open(
+    open: &Open,
+    caller: &Caller,
+    shared: &Arc<Shared>,
+    id: SessionId,
+    event: &mut Event,
+) -> Result<Taken, Refused> {
+    let missing = |what| Refused::new(Code::BadRequest, format!("no {what} named"), "name one");
+    let wanted = open.device.as_deref().ok_or_else(|| missing("device"))?;
+    let login = open.login.clone().ok_or_else(|| missing("login"))?;
+    let kind = open.kind.clone().ok_or_else(|| missing("session kind"))?;
+    let user = judge::person(shared, caller.user.id).await?;
+    let record = judge::device(shared, wanted, &user).await?;
+    *event = event.clone().device(record.id);
+    let allowed = judge::permitted(&user, &record, &kind, &login)?;
+    let line = shared.registry.device(record.id).ok_or_else(|| judge::offline(&record))?;
+    let bounds = (shared.limits.sessions_per_device, shared.limits.sessions_per_user);
+    let (guard, _) = shared
+        .registry
+        .attach((id, user.id, record.id), bounds)
+        .map_err(|full| judge::too_many(full, &record))?;
+    let now = clock::now();
+    let session = SessionRecord {
+        id,
+        user: user.id,
+        device: record.id,
+        login,
+        kind,
+        actions: allowed.actions().iter().map(|action| action.token().to_owned()).collect(),
+        opened: now,
+        ends: now.plus(SESSION_MAX),
+        over: None,
+        attachments: 1,
+        passed: Passed::default(),
+    };
+    let detail = format!("{}: {}", session.kind, session.actions.join(" "));
+    let opening = session.event(EventKind::SessionOpened).source(caller.address).detail(&detail);
+    shared.store.open_session(session.clone(), opening).await.map_err(|error| match error {
+        OpenSessionError::DeviceFull => Refused::new(
+            Code::Busy,
+            format!("{} has all the sessions it takes, with and without a client", record.name),
+            "end one: belay sessions lists them",
+        ),
+        OpenSessionError::Store(error) => judge::store(error),
+    })?;
+    // A change that came before the record was there has not looked at this session.
+    let (user, record) = judge::still_allowed(shared, &session).await?;
+    let delivered = deliver(&line, &session, (&user, &record), false, shared).await;
+    let (to_device, from_device, opened) = delivered.map_err(|not| {
+        if let NotTaken::Silent(refused) = &not {
+            // Its answer may be what was lost.
+            line.end_session(Ended { session: id, reason: refused.clone() });
+        }
+        not.into_refusal()
+    })?;
+    let login = &session.login;
+    tracing::info!(session = %id, user = %user.name, device = %record.name, %login, "session open");
+    Ok(Taken { session, guard, line, to_device, from_device, opened, again: false })
+}

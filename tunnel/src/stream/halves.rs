@@ -1,0 +1,33 @@
+//! A carrier's stream as an attachment.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::{Sink, Source};
+use crate::carrier::{RecvHalf, SendHalf, StreamError};
+
+impl Source for RecvHalf {
+    async fn receive(&mut self, pieces: &mut [Bytes]) -> io::Result<Option<usize>> {
+        Self::receive(self, pieces).await.map_err(broken)
+    }
+}
+
+impl Sink for SendHalf {
+    async fn send_all(&mut self, pieces: &mut [Bytes]) -> io::Result<()> {
+        Self::send_all(self, pieces).await.map_err(broken)
+    }
+
+    async fn finish(&mut self) -> io::Result<()> {
+        Self::finish(self);
+        Ok(())
+    }
+}
+
+fn broken(error: StreamError) -> io::Error {
+    let kind = match error {
+        StreamError::Reset(_) => io::ErrorKind::ConnectionReset,
+        StreamError::Carrier => io::ErrorKind::NotConnected,
+    };
+    io::Error::new(kind, error)
+}

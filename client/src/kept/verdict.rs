@@ -12,6 +12,12 @@ pub(super) fn is_final(failure: &Failure) -> bool {
             | "relay-unreachable"
             | "relay-not-found"
             | "relay-silent"
+            | "relay-busy"
+            // A hotel's network before somebody has signed in looks like each of these.
+            | "tls-intercepted"
+            | "not-a-relay"
+            | "proxy"
+            | "proxy-login"
             | "device-offline"
             | "device-silent"
             | "busy"
@@ -34,11 +40,15 @@ mod tests {
 
     #[test]
     fn a_network_that_is_down_is_waited_for_and_a_permission_that_is_gone_is_not() {
-        let verdict = |token| is_final(&Failure::new(token, "x"));
+        let verdict = |token: &'static str| is_final(&Failure::new(token, "x"));
         for waited in
             [Code::Offline, Code::DeviceSilent, Code::Draining, Code::Store, Code::Expired]
         {
             assert!(!verdict(waited.token()), "{waited:?}");
+        }
+        // What the picker of carriers says, all but that it is another relay.
+        for waited in ["relay-busy", "relay-unreachable", "relay-not-found", "tls-intercepted"] {
+            assert!(!verdict(waited), "{waited}");
         }
         for ended in [
             Code::SessionOver,

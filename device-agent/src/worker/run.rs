@@ -29,7 +29,7 @@ use super::order::WorkerOrder;
 use super::ssh::{self, End, Rekey, Terms};
 use super::stdio::{Stdio, StdioArgs};
 use super::wire::Wire;
-use super::{clock, lapse, privilege};
+use super::{clock, lapse, privilege, sys};
 
 /// Arguments of `belay-agent worker`. Without any, a supervisor started it.
 #[derive(Args, Clone, Debug, Default)]
@@ -54,6 +54,7 @@ pub fn init_log() {
 
 /// Serves one session and returns the process's exit status.
 pub fn main(args: &WorkerArgs) -> ExitCode {
+    sys::close_from_three();
     let result = if args.stdio.wanted() { on_stdio(&args.stdio) } else { supervised() };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -30,17 +30,34 @@ pub(super) fn close_on_exec_from_three() {
     let done = unsafe {
         libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
     };
-    if done == 0 {
-        return;
+    if done != 0 {
+        // Before Linux 5.11.
+        for fd in 3..last_descriptor() {
+            // SAFETY: sets a flag on a number; EBADF for one that is not open.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
     }
-    // Before Linux 5.11: one by one. The soft limit bounds what can be open.
+}
+
+/// Closes every descriptor from 3 on: a worker holds nothing open of whoever started its
+/// supervisor. Only for the very start of a process, which has opened none of them itself.
+pub(super) fn close_from_three() {
+    // SAFETY: nothing here owns a descriptor from 3 on yet.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    if done != 0 {
+        // Before Linux 5.9.
+        for fd in 3..last_descriptor() {
+            // SAFETY: as above; EBADF for one that is not open.
+            unsafe { libc::close(fd) };
+        }
+    }
+}
+
+/// For kernels without `close_range`: one by one. The soft limit bounds what can be open.
+fn last_descriptor() -> RawFd {
     let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
         .unwrap_or((1024, 1024));
-    let last = RawFd::try_from(soft.min(65_536)).unwrap_or(RawFd::MAX);
-    for fd in 3..last {
-        // SAFETY: sets a flag on a number; EBADF for one that is not open.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
+    RawFd::try_from(soft.min(65_536)).unwrap_or(RawFd::MAX)
 }
 
 /// Default dispositions and an empty mask, as a login program expects them:

@@ -14,7 +14,7 @@ use belay_agent::worker::{Word, WorkerEvent};
 use russh::ChannelMsg;
 
 use crate::far_end::{
-    Device, Laptop, echo, exec, next, order, output, past, runs, start_at, until,
+    Device, Laptop, Ward, echo, exec, next, order, output, past, runs, start_at, until,
 };
 use crate::rig::{AGENT, PATIENCE, run};
 
@@ -188,6 +188,7 @@ async fn agents_that_are_killed_and_restarted_keep_their_sessions() {
     // Bound in a short place and moved, as the test itself has no way around that limit.
     let short = temp.path().join("door");
     let mut worker = start_at(&order(), &short).await;
+    let _ward = Ward::of(&worker);
     assert!(matches!(next(&mut worker.control).await, Some(WorkerEvent::Started { .. })));
     let pid = worker.pid().unwrap();
     std::os::unix::fs::symlink(sessions.join(format!("{SESSION}.sock")), temp.path().join("link"))

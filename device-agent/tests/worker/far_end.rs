@@ -73,6 +73,27 @@ pub(crate) struct Device {
     _dir: TempDir,
     pub(crate) door: PathBuf,
     pub(crate) worker: Worker,
+    _ward: Ward,
+}
+
+/// Ends a worker with its test: by itself it outlives whoever started it.
+pub(crate) struct Ward(u32);
+
+impl Ward {
+    pub(crate) fn of(worker: &Worker) -> Self {
+        Self(worker.pid().expect("it was just started"))
+    }
+}
+
+impl Drop for Ward {
+    fn drop(&mut self) {
+        // Its number may be another's by now.
+        let ours = std::fs::read_link(format!("/proc/{}/exe", self.0));
+        if ours.is_ok_and(|exe| exe == Path::new(AGENT)) {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0).unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).ok();
+        }
+    }
 }
 
 impl Device {
@@ -80,7 +101,8 @@ impl Device {
         let dir = tempfile::tempdir().unwrap();
         let door = dir.path().join("door");
         let worker = start_at(order, &door).await;
-        Self { _dir: dir, door, worker }
+        let ward = Ward::of(&worker);
+        Self { _dir: dir, door, worker, _ward: ward }
     }
 
     /// Starts one, and waits until it is the login user.

@@ -89,3 +89,17 @@ async fn a_session_is_ended_by_a_word_and_the_engineer_hears_why() {
     until("the worker is gone", || !device.runs()).await;
     drop(laptop);
 }
+
+#[tokio::test]
+async fn a_worker_holds_nothing_open_of_whoever_started_its_supervisor() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    // As a shell's redirection or a caller's lock: inherited by whatever is started.
+    rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+    let device = Device::started(&order()).await;
+    let open = std::fs::read_dir(format!("/proc/{}/fd", device.worker.pid().unwrap())).unwrap();
+    let open: Vec<_> = open
+        .map_while(Result::ok)
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+        .collect();
+    assert!(!open.is_empty() && !open.iter().any(|path| path == file.path()), "{open:?}");
+}

@@ -327,7 +327,9 @@ fn a_relay_killed_and_restarted_has_its_devices_back_and_its_records() -> Result
     world.relay = None;
     world.start_relay()?;
     world.wait_online(DEVICE)?;
-    world.wait_for("the session is taken up again", || world.recorded("session-resumed", None))?;
+    world
+        .wait_for("the session is taken up again", || world.recorded("session-resumed", None))
+        .with_context(|| session.log())?;
     ensure!(session.try_wait()?.is_none(), "the session ended: {}", session.log());
     Ok(())
 }

@@ -92,7 +92,7 @@ impl Unreached {
             )
         } else if let Some((_, attempt)) = web(Trouble::Upgrade) {
             (
-                "protocol",
+                "not-a-relay",
                 format!("{relay} speaks HTTPS and takes no line: {}", why(attempt)),
                 "check that the address is a Belay relay's, and that the relay is not older",
                 false,
@@ -181,7 +181,7 @@ mod tests {
             (Trouble::Silent, Trouble::NotAccepted, "foreign-certificate"),
             (Trouble::NotFound, Trouble::ProxyLogin, "proxy-login"),
             (Trouble::NotFound, Trouble::Proxy, "proxy"),
-            (Trouble::Silent, Trouble::Upgrade, "protocol"),
+            (Trouble::Silent, Trouble::Upgrade, "not-a-relay"),
             (Trouble::Busy, Trouble::Silent, "relay-busy"),
         ] {
             let attempts = vec![failed(Kind::Quic, quic), failed(Kind::WebSocket, web)];

@@ -9,6 +9,8 @@
     reason = "tests"
 )]
 
+#[path = "all/algorithms.rs"]
+mod algorithms;
 #[path = "all/architecture.rs"]
 mod architecture;
 #[path = "all/compat.rs"]

@@ -64,6 +64,16 @@ impl Failure {
         self.token
     }
 
+    /// What went wrong, without what to do.
+    pub fn cause(&self) -> &str {
+        &self.cause
+    }
+
+    /// What to do, when anything is known.
+    pub fn remedy_text(&self) -> &str {
+        &self.remedy
+    }
+
     /// The process's exit status.
     pub const fn status(&self) -> u8 {
         self.exit

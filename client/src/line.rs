@@ -6,8 +6,10 @@
 //!
 //! One task answers the relay's questions on the control stream; it ends with the [`Line`].
 
-mod dial;
+pub(crate) mod dial;
 
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use belay_proto::limits::DELIVER_DEADLINE;
@@ -17,17 +19,18 @@ use belay_proto::time::UnixTime;
 use belay_proto::version;
 use belay_proto::wire::control::{Control, Hello, HelloAnswer, Welcome};
 use belay_proto::wire::open::{Open, OpenAnswer, Opened, Resume, kind};
+use belay_tunnel::carrier::picker::{self, History, Kind, SOON};
 use belay_tunnel::carrier::{Carrier, CarrierError, RecvHalf, ResetCode, SendHalf};
+use belay_tunnel::clock;
 use belay_tunnel::framed::{self, MessageError};
 use belay_tunnel::reach::Silence;
-use belay_tunnel::{clock, pki, tls};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
-use crate::home::Login;
+use crate::home::{Home, Login};
 
 /// From `Open` to its answer: the relay gives the device [`DELIVER_DEADLINE`]; the rest is for our
 /// own way to the relay.
@@ -36,6 +39,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(DELIVER_DEADLINE.as_secs() +
 /// How long a closed line may take to say goodbye. The words are sent at once; this only lets the
 /// endpoint's task run.
 const GOODBYE: Duration = Duration::from_millis(2);
+
+/// A line that is given up when it has been waiting for an answer this long has gone silent: a lost
+/// packet is repeated within it.
+const UNANSWERED: Duration = Duration::from_secs(1);
 
 /// How long a refusal on the control stream may come after the stream it also killed.
 const AFTERWORD: Duration = Duration::from_millis(250);
@@ -47,6 +54,10 @@ pub struct Line {
     relay: String,
     /// Seconds from this machine's clock to the relay's, as the last login knew it.
     correction: i64,
+    history: Arc<History>,
+    /// Since its handshake.
+    began: Instant,
+    path: Mutex<Silence>,
     _control: JoinSet<()>,
 }
 
@@ -66,10 +77,28 @@ impl Line {
     /// # Errors
     /// When the relay cannot be reached or is not the one that was pinned.
     pub async fn connect(login: &Login) -> Result<Self, Failure> {
-        let verifier = pki::RelayVerifier::pinned(login.ca()?, login.record().clock);
-        let config = tls::client(verifier, Some(login.tls_identity()?), &[])
-            .map_err(|e| Failure::new("home-damaged", e.to_string()).remedy("run: belay login"))?;
-        let carrier = dial::dial(login.relay(), &config).await?;
+        Self::connect_again(login, &Arc::default()).await
+    }
+
+    /// The same, by one who has seen something of the carriers before.
+    ///
+    /// # Errors
+    /// As [`Line::connect`].
+    pub async fn connect_again(login: &Login, history: &Arc<History>) -> Result<Self, Failure> {
+        let dialled = picker::dial(&dial::wanted(login, history)?).await?;
+        Self::over(login, dialled.carrier, history).await
+    }
+
+    /// Says hello over this carrier.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub async fn over(
+        login: &Login,
+        carrier: Carrier,
+        history: &Arc<History>,
+    ) -> Result<Self, Failure> {
+        let (began, path) = (Instant::now(), Mutex::new(Silence::new(carrier.bytes())));
         let (report, greeting) = watch::channel(Greeting::Waiting);
         let (send, recv) = carrier.open().await.map_err(|e| gone(&e))?;
         let mut control = JoinSet::new();
@@ -79,8 +108,59 @@ impl Line {
             greeting,
             relay: login.relay().to_string(),
             correction: login.record().clock_correction_s,
+            history: Arc::clone(history),
+            began,
+            path,
             _control: control,
         })
+    }
+
+    /// Waits until there is QUIC to the relay again, when this line is on the fallback; for ever
+    /// when it is not. Who asks is read anew from `home` for each look.
+    pub async fn quic_again(&self, home: &Home) -> Carrier {
+        if !self.carrier.is_fallback() {
+            return std::future::pending().await;
+        }
+        let wanted = || home.live_login().and_then(|login| dial::wanted(&login, &self.history));
+        picker::quic_again(|| wanted().ok()).await
+    }
+
+    /// What was seen of the carriers, over all lines of this session.
+    pub const fn history(&self) -> &Arc<History> {
+        &self.history
+    }
+
+    /// Keeps looking at the path while the line is young: when it then goes silent, that says
+    /// something of its carrier ([`Line::note_silence`]). Looking sends nothing.
+    pub async fn watch_young(&self) -> Infallible {
+        while self.began.elapsed() < SOON {
+            self.look();
+            tokio::time::sleep(Silence::LOOK).await;
+        }
+        std::future::pending().await
+    }
+
+    /// The line is given up. When it had gone silent, that is kept in mind of its carrier.
+    pub fn note_silence(&self) {
+        let timed_out = self.carrier.end().is_some_and(|end| end.is_timeout());
+        let waited = self.path().waited(Instant::now());
+        if timed_out || waited.is_some_and(|waited| waited >= UNANSWERED) {
+            self.history.silenced(Kind::of(&self.carrier), self.began.elapsed());
+        }
+    }
+
+    fn path(&self) -> MutexGuard<'_, Silence> {
+        self.path.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the path: whether it is silent.
+    fn look(&self) -> bool {
+        self.path().judge(self.carrier.bytes(), self.carrier.round_trip(), Instant::now())
+    }
+
+    /// What it runs over.
+    pub const fn carrier_name(&self) -> &'static str {
+        self.carrier.kind()
     }
 
     /// Waits for the relay's welcome.
@@ -92,7 +172,10 @@ impl Line {
         let waited = timeout(ANSWER_WITHIN, greeting.wait_for(|g| !matches!(g, Greeting::Waiting)));
         match waited.await {
             Ok(Ok(found)) => match &*found {
-                Greeting::Welcome(welcome, _) => Ok(welcome.clone()),
+                Greeting::Welcome(welcome, _) => {
+                    self.history.welcomed(Kind::of(&self.carrier));
+                    Ok(welcome.clone())
+                }
                 Greeting::Refused(refused) => Err(Failure::from(refused.clone())),
                 Greeting::Waiting => Err(self.silent()),
             },
@@ -183,11 +266,7 @@ impl Line {
 
     /// Waits until the path to the relay answers nothing that is sent.
     pub async fn path_lost(&self) {
-        let mut silence = Silence::new(self.carrier.bytes());
-        let judge = |silence: &mut Silence| {
-            silence.judge(self.carrier.bytes(), self.carrier.round_trip(), Instant::now())
-        };
-        while !judge(&mut silence) {
+        while !self.look() {
             tokio::time::sleep(Silence::LOOK).await;
         }
     }

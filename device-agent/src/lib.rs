@@ -2,8 +2,9 @@
 //!
 //! `enrol` makes this machine a device, `supervisor` holds its line, `worker` serves one session
 //! in a process of its own. `state` is what is kept between runs, `session_dir` what is known of
-//! sessions that run. `end` and `status` are the owner's.
+//! sessions that run. `end`, `status` and `doctor` are the owner's.
 
+pub mod doctor;
 pub mod end;
 pub mod enrol;
 mod process_id;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use belay_agent::state::{State, default_dir};
 use belay_agent::worker::{self, ExecHelperArgs, WorkerArgs};
-use belay_agent::{end, enrol, status, supervisor};
+use belay_agent::{doctor, end, enrol, status, supervisor};
 use belay_proto::ids::SessionId;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,6 +47,18 @@ enum Command {
     ///
     /// Exit status: 0 line up, 1 no line.
     Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        state: StateArgs,
+    },
+    /// Say what stands between this device and its relay, and what to change; disturbs nothing
+    ///
+    /// Exit status: 0 all well, 1 something is wrong.
+    ///
+    /// Example: belay-agent doctor
+    Doctor {
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -98,6 +110,7 @@ fn main() -> ExitCode {
         Command::Enroll { token, name, state } => enroll(token, name, &state.open()),
         Command::Run { state } => run(state.open()),
         Command::Status { json, state } => show(&state.open(), json),
+        Command::Doctor { json, state } => examine(&state.open(), json),
         // Without an id it is all of them: clap asks for one or the other.
         Command::End { session, all: _, state } => end_sessions(&state.open(), session),
     };
@@ -152,6 +165,19 @@ fn show(state: &State, json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if report.is_online() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn examine(state: &State, json: bool) -> anyhow::Result<ExitCode> {
+    belay_tunnel::tls::install_provider();
+    let found = runtime()?.block_on(doctor::examine(state));
+    if json {
+        println!("{}", found.json()?);
+    } else {
+        for line in found.lines() {
+            println!("{line}");
+        }
+    }
+    Ok(if found.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn end_sessions(state: &State, session: Option<SessionId>) -> anyhow::Result<ExitCode> {

@@ -136,7 +136,10 @@ impl Report {
         let ago = clock::now().0.saturating_sub(file.since.0);
         let state = match (self.running, file.online) {
             (false, _) => "no agent runs; start one with: belay-agent run".to_owned(),
-            (true, true) => format!("line up for {ago} s"),
+            (true, true) => {
+                let over = file.carrier.as_deref().unwrap_or("an unknown carrier");
+                format!("line up for {ago} s over {}", printable(over))
+            }
             (true, false) => format!(
                 "no line for {ago} s: {}",
                 printable(file.reason.as_deref().unwrap_or("not connected yet"))

@@ -1,5 +1,5 @@
 //! What the tests of the whole share: the network lab, simulated devices, the work that
-//! must not notice a fault, the benchmark.
+//! must not notice a fault, what stands in between on people's networks, the benchmark.
 //!
 //! This crate is never shipped. It may import every other crate; none imports it.
 
@@ -7,6 +7,7 @@ pub mod bench;
 pub mod fleet;
 pub mod lab;
 pub mod load;
+pub mod middle;
 pub mod world;
 
 use std::path::PathBuf;

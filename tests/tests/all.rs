@@ -15,6 +15,8 @@ mod algorithms;
 mod architecture;
 #[path = "all/compat.rs"]
 mod compat;
+#[path = "all/fallback.rs"]
+mod fallback;
 #[path = "all/hostile.rs"]
 mod hostile;
 #[path = "all/lab.rs"]

@@ -1,16 +1,19 @@
-//! One HTTP/1.1 exchange over TLS: connect, ask, read a bounded answer, close.
+//! One HTTP/1.1 exchange over TLS: connect, directly or through the environment's proxy, ask, read a
+//! bounded answer, close.
 //!
 //! Its law: every step has a deadline, and every way to fail has a line of its own.
 
+mod http_date;
+
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use belay_proto::error_line::one_line;
+use belay_proto::time::UnixTime;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::header::{ACCEPT, CONTENT_TYPE, DATE, HOST, HeaderMap, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::{AlertDescription, CertificateError, ClientConfig};
@@ -20,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::address::RelayAddress;
+use crate::proxy::{Proxies, Proxy, ProxyError};
 
 /// One address's TCP handshake. Three lost SYNs cost 7 s.
 const CONNECT_WITHIN: Duration = Duration::from_secs(8);
@@ -68,25 +72,58 @@ pub async fn exchange(
     path: &str,
     body: Vec<u8>,
 ) -> Result<(StatusCode, Bytes), HttpsError> {
-    let (stream, _) = connect_tls(relay, tls).await?;
-    let asked = ask(relay, stream, software, method, path, body);
-    timeout(ANSWER_WITHIN, asked).await.map_err(|_| {
-        HttpsError::new(
-            "relay-silent",
-            format!("{relay} did not answer within {} s", ANSWER_WITHIN.as_secs()),
-        )
-        .remedy("try again; if it stays so, tell the relay's operator")
-    })?
+    let proxies = Proxies::from_environment().map_err(|error| {
+        HttpsError::new("bad-setting", error.to_string()).remedy("change it in the environment")
+    })?;
+    let stream = connect_tls(relay, &proxies, tls).await?;
+    let asked = request(relay, stream, software, method, path, body);
+    let answer = timeout(ANSWER_WITHIN, asked).await.map_err(|_| silent(relay))??;
+    Ok((answer.status, answer.body))
 }
 
-async fn ask(
+fn silent(relay: &RelayAddress) -> HttpsError {
+    HttpsError::new(
+        "relay-silent",
+        format!("{relay} did not answer within {} s", ANSWER_WITHIN.as_secs()),
+    )
+    .remedy("try again; if it stays so, tell the relay's operator")
+}
+
+/// Asks the relay for the time, without saying who asks: every answer of HTTP has it (RFC 9110
+/// §6.6.1). Believed because TLS has proved the relay. `None` when the answer has none.
+///
+/// # Errors
+/// [`HttpsError`].
+pub async fn relay_time(
+    relay: &RelayAddress,
+    proxies: &Proxies,
+    tls: &Arc<ClientConfig>,
+    software: &str,
+) -> Result<Option<UnixTime>, HttpsError> {
+    let stream = connect_tls(relay, proxies, tls).await?;
+    // A line's path: without an upgrade it is answered, and nothing comes of it.
+    let path = crate::carrier::websocket::PATH;
+    let asked = request(relay, stream, software, Method::GET, path, Vec::new());
+    let answer = timeout(ANSWER_WITHIN, asked).await.map_err(|_| silent(relay))??;
+    let date = answer.headers.get(DATE).and_then(|date| date.to_str().ok());
+    Ok(date.and_then(http_date::read))
+}
+
+/// A whole answer.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+async fn request(
     relay: &RelayAddress,
     stream: TlsStream<TcpStream>,
     software: &str,
     method: Method,
     path: &str,
     body: Vec<u8>,
-) -> Result<(StatusCode, Bytes), HttpsError> {
+) -> Result<Answer, HttpsError> {
     let broke = |error: hyper::Error| refused_in_handshake(relay, &error);
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
@@ -101,7 +138,7 @@ async fn ask(
         .map_err(|e| HttpsError::new("internal", format!("cannot make the request: {e}")))?;
     let answering = async {
         let answer = sender.send_request(request).await.map_err(broke)?;
-        let status = answer.status();
+        let (status, headers) = (answer.status(), answer.headers().clone());
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
         let body = body.map_err(|e| {
             if e.is::<LengthLimitError>() {
@@ -115,7 +152,7 @@ async fn ask(
                     .remedy("try again")
             }
         })?;
-        Ok((status, body.to_bytes()))
+        Ok(Answer { status, headers, body: body.to_bytes() })
     };
     tokio::pin!(connection, answering);
     // Both are polled by this one task: nothing is left behind when it is dropped.
@@ -128,19 +165,18 @@ async fn ask(
     }
 }
 
-/// Connects and finishes the TLS handshake; also says which address answered.
-///
-/// # Errors
-/// One line for each way to fail.
-pub async fn connect_tls(
+/// Connects and finishes the TLS handshake.
+async fn connect_tls(
     relay: &RelayAddress,
+    proxies: &Proxies,
     tls: &Arc<ClientConfig>,
-) -> Result<(TlsStream<TcpStream>, SocketAddr), HttpsError> {
+) -> Result<TlsStream<TcpStream>, HttpsError> {
     let name = relay.server_name().map_err(|e| HttpsError::new("address", e.to_string()))?;
-    let (tcp, address) = connect_tcp(relay).await?;
+    let tcp = connect_tcp(relay, proxies).await?;
+    tcp.set_nodelay(true).map_err(|e| HttpsError::new("network", e.to_string()))?;
     let handshake = TlsConnector::from(Arc::clone(tls)).connect(name, tcp);
     match timeout(HANDSHAKE_WITHIN, handshake).await {
-        Ok(Ok(stream)) => Ok((stream, address)),
+        Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(tls_failure(relay, &error)),
         Err(_) => Err(HttpsError::new(
             "relay-silent",
@@ -150,7 +186,11 @@ pub async fn connect_tls(
     }
 }
 
-async fn connect_tcp(relay: &RelayAddress) -> Result<(TcpStream, SocketAddr), HttpsError> {
+async fn connect_tcp(relay: &RelayAddress, proxies: &Proxies) -> Result<TcpStream, HttpsError> {
+    if let Some(proxy) = proxies.towards(relay.host()) {
+        let through = proxy.connect(relay.host(), relay.port()).await;
+        return through.map_err(|error| through_proxy(proxy, &error));
+    }
     let addresses = relay.resolve().await.map_err(|e| {
         HttpsError::new("relay-not-found", e.to_string())
             .remedy("check the name, and this machine's network and DNS")
@@ -158,16 +198,24 @@ async fn connect_tcp(relay: &RelayAddress) -> Result<(TcpStream, SocketAddr), Ht
     let mut last = String::new();
     for address in addresses {
         match timeout(CONNECT_WITHIN, TcpStream::connect(address)).await {
-            Ok(Ok(tcp)) => {
-                tcp.set_nodelay(true).map_err(|e| HttpsError::new("network", e.to_string()))?;
-                return Ok((tcp, address));
-            }
+            Ok(Ok(tcp)) => return Ok(tcp),
             Ok(Err(error)) => last = format!("{address}: {error}"),
             Err(_) => last = format!("{address}: no answer within {} s", CONNECT_WITHIN.as_secs()),
         }
     }
     Err(HttpsError::new("relay-unreachable", format!("cannot reach the relay ({last})"))
         .remedy("check the address, this machine's network, and that the relay runs"))
+}
+
+/// The same words as the picker's, which goes the same way ([`crate::carrier::picker`]).
+fn through_proxy(proxy: &Proxy, error: &ProxyError) -> HttpsError {
+    let why = one_line(error);
+    if matches!(error, ProxyError::Login(_)) {
+        return HttpsError::new("proxy-login", format!("{why} ({proxy})"))
+            .remedy(crate::proxy::LOGIN_REMEDY);
+    }
+    HttpsError::new("proxy", format!("no way through the proxy {proxy}: {why}"))
+        .remedy(crate::proxy::REMEDY)
 }
 
 fn tls_failure(relay: &RelayAddress, error: &io::Error) -> HttpsError {

@@ -3,8 +3,8 @@
 //! `pki` makes and judges certificates, `tls` turns them into configurations, `carrier` carries
 //! streams, `framed` puts one message on a stream, `https` asks the
 //! relay one question, `private_file` keeps secrets on disk, `reach` notices that the
-//! other end cannot be reached and tries until it can. Nothing
-//! here knows what a session is, and nothing above asks which carrier is in use.
+//! other end cannot be reached and tries until it can, `probe`
+//! finds out what the network does on the way. Nothing here knows what a session is, and nothing above asks which carrier is in use.
 
 pub mod address;
 pub mod carrier;
@@ -14,6 +14,7 @@ pub mod framed;
 pub mod https;
 pub mod pki;
 pub mod private_file;
+pub mod probe;
 pub mod proxy;
 pub mod reach;
 pub mod stream;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use belay_proto::api::ApiError;
 use belay_proto::token::Fingerprint;
 use belay_tunnel::pki::{FirstContactVerifier, RelayVerifier};
-use belay_tunnel::tls;
+use belay_tunnel::{https, tls};
 use hyper::Method;
 use rustls::ClientConfig;
 use serde::Serialize;
@@ -17,7 +17,8 @@ use crate::failure::{Failure, known_token};
 use crate::home::{Home, Login};
 use belay_tunnel::address::RelayAddress;
 
-pub use connection::connect_tls;
+/// This client, in requests.
+const SOFTWARE: &str = concat!("belay/", env!("CARGO_PKG_VERSION"));
 
 /// Spoken over TLS (RFC 7301).
 const ALPN: &[&[u8]] = &[b"http/1.1"];
@@ -74,11 +75,6 @@ impl Api {
         &self.relay
     }
 
-    /// Its TLS configuration.
-    pub const fn tls(&self) -> &Arc<ClientConfig> {
-        &self.tls
-    }
-
     /// Asks without a body.
     ///
     /// # Errors
@@ -109,7 +105,7 @@ impl Api {
         body: Vec<u8>,
     ) -> Result<A, Failure> {
         let (status, answer) =
-            connection::exchange(&self.relay, &self.tls, method, path, body).await?;
+            https::exchange(&self.relay, &self.tls, SOFTWARE, method, path, body).await?;
         if status.is_success() {
             return serde_json::from_slice(&answer).map_err(|e| {
                 Failure::new("protocol", format!("the relay's answer cannot be read: {e}"))

@@ -54,13 +54,14 @@ fn rendered(devices: &[Device], now: UnixTime) -> String {
                 device.name.to_string(),
                 device.status.token().into(),
                 presence(device, now),
+                device.line.as_ref().map(|line| line.carrier.clone()).unwrap_or_default(),
                 device.line.as_ref().map(|line| line.address.clone()).unwrap_or_default(),
                 joined(&device.labels),
                 device.software.clone(),
             ]
         })
         .collect();
-    table::render(&["name", "status", "presence", "address", "labels", "agent"], &rows)
+    table::render(&["name", "status", "presence", "carrier", "address", "labels", "agent"], &rows)
 }
 
 /// `online, 12 ms`, `offline for 3 h: the line went silent`.
@@ -134,7 +135,7 @@ mod tests {
         };
         let text = rendered(&[Device { online: true, line: Some(line), ..device() }], NOW);
         assert!(text.contains("online, 12 ms, 2 open"), "{text}");
-        assert!(text.contains("192.0.2.7:4433"), "{text}");
+        assert!(text.contains("192.0.2.7:4433") && text.contains("quic"), "{text}");
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
-use belay_proto::limits::RESUME_WAIT;
+use belay_proto::limits::{HELLO_DEADLINE, RESUME_WAIT};
 use belay_proto::names::Login as LoginName;
 use belay_proto::wire::open::{Opened, Resume, ResumeWindows};
+use belay_tunnel::carrier::picker::History;
 use belay_tunnel::carrier::{RecvHalf, SendHalf};
 use belay_tunnel::reach::insist;
 use belay_tunnel::stream::{Attacher, Carried, Link};
@@ -58,7 +59,13 @@ enum Turn {
     Lost,
     /// It went silent, and here is another line.
     Moved(Arc<Line>),
+    /// It is well, and here is a better line, welcomed by the relay.
+    Better(Arc<Line>),
 }
+
+/// How long the relay may take to give a session that is well over to a better line. Less than a
+/// person would take for an end.
+const MOVES_WITHIN: Duration = Duration::from_secs(3);
 
 impl Keeper {
     /// Keeps the session to its end.
@@ -76,7 +83,7 @@ impl Keeper {
         let told = outcome.clone();
         // When it ends without an answer, so does the attachment, which is then noticed.
         let answered = async { drop(outcome.wait_for(Option::is_some).await) };
-        let mut turn = self.turn(answered, self.attacher.carry(source, send)).await;
+        let mut turn = self.turn(&line, answered, self.attacher.carry(source, send)).await;
         let answer = told.borrow().clone();
         let opened = match answer {
             Some(Ok(opened)) => opened,
@@ -90,7 +97,24 @@ impl Keeper {
                     line.close().await;
                     return Ok(());
                 }
-                Turn::Moved(other) => line = other,
+                Turn::Moved(other) => {
+                    line.note_silence();
+                    line.close().await;
+                    line = other;
+                }
+                Turn::Better(other) => {
+                    let asked = timeout(MOVES_WITHIN, self.ask_again(&other, &opened)).await;
+                    if let Ok(Ok((send, recv))) = asked {
+                        line.close().await;
+                        line = other;
+                        let carrying = self.attacher.carry(recv, send);
+                        turn = self.turn(&line, ready(()), carrying).await;
+                        continue;
+                    }
+                    // The line that was well is there to go on with.
+                    other.note_silence();
+                    other.close().await;
+                }
                 Turn::Lost => {
                     if let Some(word) = line.word().await
                         && is_final(&word)
@@ -106,7 +130,7 @@ impl Keeper {
                 .map_err(|_| too_late(window))??;
             line = other;
             self.report.send_replace(Weather::Fair);
-            turn = self.turn(ready(()), self.attacher.carry(recv, send)).await;
+            turn = self.turn(&line, ready(()), self.attacher.carry(recv, send)).await;
         }
     }
 
@@ -114,12 +138,17 @@ impl Keeper {
     /// `open` its silence means nothing: the device may take its time to answer.
     async fn turn(
         &self,
+        line: &Line,
         open: impl Future<Output = ()>,
         carrying: impl Future<Output = Carried>,
     ) -> Result<Turn, Failure> {
         let another_line = async {
             open.await;
-            self.another_line().await
+            tokio::select! {
+                other = self.another_line(line) => other.map(Turn::Moved),
+                better = self.better_line(line) => Ok(Turn::Better(better)),
+                never = line.watch_young() => match never {},
+            }
         };
         tokio::pin!(carrying);
         tokio::select! {
@@ -139,23 +168,44 @@ impl Keeper {
                 )
                 .remedy("open a new one; if it happens again, upgrade client and agent")),
             },
-            other = another_line => Ok(Turn::Moved(other?)),
+            other = another_line => other,
         }
     }
 
     /// Waits until the attachment is silent, then for another line. An attachment that speaks
     /// again meanwhile is kept.
-    async fn another_line(&self) -> Result<Arc<Line>, Failure> {
+    async fn another_line(&self, line: &Line) -> Result<Arc<Line>, Failure> {
         let mut link = self.attacher.link();
         loop {
             self.attacher.silent().await;
             self.foul(Instant::now(), "no answer");
             tokio::select! {
-                other = self.redial() => return other,
+                other = self.redial(line.history()) => return other,
                 // It cannot fail: the attacher is ours.
                 _ = link.wait_for(|link| !matches!(link, Link::Silent { .. })) => {
                     self.report.send_replace(Weather::Fair);
                 }
+            }
+        }
+    }
+
+    /// Waits for QUIC, while the line is on the fallback, and for the relay's welcome over it.
+    async fn better_line(&self, line: &Line) -> Arc<Line> {
+        loop {
+            let carrier = line.quic_again(&self.home).await;
+            let greeted = async {
+                let better = Line::over(&self.home.live_login()?, carrier, line.history()).await?;
+                match timeout(HELLO_DEADLINE, better.welcome()).await {
+                    Ok(Ok(_)) => return Ok(better),
+                    // A refusal; the line that is held will hear of it too.
+                    Ok(Err(_)) => {}
+                    Err(_) => better.note_silence(),
+                }
+                better.close().await;
+                Err(Failure::line_lost("no welcome"))
+            };
+            if let Ok(better) = greeted.await {
+                return Arc::new(better);
             }
         }
     }
@@ -171,13 +221,13 @@ impl Keeper {
     }
 
     /// A line to the relay, however long it takes.
-    async fn redial(&self) -> Result<Arc<Line>, Failure> {
+    async fn redial(&self, history: &Arc<History>) -> Result<Arc<Line>, Failure> {
         let attempt = || {
-            let home = self.home.clone();
+            let (home, history) = (self.home.clone(), Arc::clone(history));
             async move {
                 // Read anew each time: somebody may have logged in again.
                 let login = home.live_login()?;
-                Line::connect(&login).await.map(Arc::new)
+                Line::connect_again(&login, &history).await.map(Arc::new)
             }
         };
         match timeout(EAGER_FOR, insist(EAGER, ATTEMPTS, attempt, is_final)).await {
@@ -203,8 +253,9 @@ impl Keeper {
             }
             self.foul(since, &failure.to_string());
             if failure.is_loss() || line.is_over() {
+                line.note_silence();
                 line.close().await;
-                line = self.redial().await?;
+                line = self.redial(line.history()).await?;
             } else {
                 sleep(PAUSE).await;
             }

@@ -1,12 +1,14 @@
 //! Dialling: whatever carrier works, and one line when none does.
 
-use belay_tunnel::address::RelayAddress;
-use belay_tunnel::carrier::Carrier;
-use belay_tunnel::carrier::picker::{self, BadSetting, Unreached, Wanted};
+use std::sync::Arc;
+
+use belay_tunnel::carrier::picker::{BadSetting, History, Unreached, Wanted};
 use belay_tunnel::carrier::quic::Role;
-use rustls::ClientConfig;
+use belay_tunnel::pki::RelayVerifier;
+use belay_tunnel::tls;
 
 use crate::failure::Failure;
+use crate::home::Login;
 
 impl From<Unreached> for Failure {
     fn from(unreached: Unreached) -> Self {
@@ -20,11 +22,14 @@ impl From<BadSetting> for Failure {
     }
 }
 
-/// Dials.
+/// What to dial, as whom, over which carriers.
 ///
 /// # Errors
-/// One line for each way to fail.
-pub(super) async fn dial(relay: &RelayAddress, tls: &ClientConfig) -> Result<Carrier, Failure> {
-    let wanted = Wanted::from_environment(relay.clone(), tls.clone(), Role::Client)?;
-    Ok(picker::dial(&wanted).await?.carrier)
+/// When the login's files or the environment's settings cannot be used.
+pub(crate) fn wanted(login: &Login, history: &Arc<History>) -> Result<Wanted, Failure> {
+    let verifier = RelayVerifier::pinned(login.ca()?, login.record().clock);
+    let tls = tls::client(verifier, Some(login.tls_identity()?), &[])
+        .map_err(|e| Failure::new("home-damaged", e.to_string()).remedy("run: belay login"))?;
+    let relay = login.relay().clone();
+    Ok(Wanted::from_environment(relay, tls, Role::Client, Arc::clone(history))?)
 }

@@ -2,22 +2,23 @@
 //!
 //! A line whose path has died looks like a quiet one for a minute or more. While somebody's session
 //! waits, that is too long: silence where an answer is due makes this end dial a second line beside
-//! the first, and whichever is heard first is the line.
+//! the first, and whichever is heard first is the line. A line on the fallback looks for QUIC as
+//! well, for as long as it is held ([`super::better`]).
 
 use std::future::pending;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
 use belay_proto::wire::control::{Control, Ended};
 use belay_tunnel::address::RelayAddress;
 use belay_tunnel::carrier::ResetCode;
-use belay_tunnel::framed;
+use belay_tunnel::framed::{self, MessageError};
 use belay_tunnel::reach::{Silence, WatchedRoute};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
 
-use super::line::{Line, LineError};
+use super::better::{Better, Coming};
+use super::line::Line;
 use super::sessions::Departures;
 use super::{Agent, eager, renewal, session};
 
@@ -34,6 +35,10 @@ const ROUTE_LOOK_IDLE: Duration = Duration::from_secs(5);
 /// How long a path is suspected after the local address has changed.
 const SUSPICION: Duration = Duration::from_secs(30);
 
+/// How long a second line that was under way when the first one ended may still take. The relay
+/// ends the old line when it welcomes the new one, and that word may come first.
+const NEXT_WITHIN: Duration = Duration::from_secs(5);
+
 /// A control message may wait this long for room. The line is dead by then, or its relay.
 const WORD_WITHIN: Duration = Duration::from_secs(20);
 
@@ -45,7 +50,13 @@ pub(super) enum Outcome {
     Moved(Box<Line>),
 }
 
-type Redial = Pin<Box<dyn Future<Output = Result<Line, LineError>> + Send>>;
+/// Why a line that is held is one no more.
+enum Over {
+    /// Somebody said so, or something broke.
+    Told(String),
+    /// Nothing was heard.
+    Silent(String),
+}
 
 /// A line being held.
 struct Holding {
@@ -55,7 +66,8 @@ struct Holding {
     renew_at: Instant,
     silence: Silence,
     suspected_until: Instant,
-    redial: Option<Redial>,
+    redial: Option<Coming>,
+    better: Better,
 }
 
 /// Serves the line until it ends; says how.
@@ -75,6 +87,7 @@ pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -
         silence: Silence::new(line.carrier.bytes()),
         suspected_until: now,
         redial: None,
+        better: Better::than(&line, agent, relay),
         line,
     };
     let outcome = loop {
@@ -87,8 +100,11 @@ pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -
                     None
                 }
                 Err(error) => Some(match error.peer_said() {
-                    Some((_, said)) if !said.is_empty() => format!("the relay said: {said}"),
-                    _ => error.to_string(),
+                    Some((_, said)) if !said.is_empty() => {
+                        Over::Told(format!("the relay said: {said}"))
+                    }
+                    _ if error.is_timeout() => Over::Silent(error.to_string()),
+                    _ => Over::Told(error.to_string()),
                 }),
             },
             Some(ended) = attachments.join_next(), if !attachments.is_empty() => {
@@ -100,22 +116,26 @@ pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -
             message = holding.line.recv.next::<Control>() => {
                 holding.heard = Instant::now();
                 match message {
-                    Ok(Some(message)) => holding.hear(agent, message).await.err(),
-                    Ok(None) => Some("the relay closed the line".to_owned()),
-                    Err(error) => Some(belay_proto::error_line::one_line(&error)),
+                    Ok(Some(message)) => holding.hear(agent, message).await.err().map(Over::Told),
+                    Ok(None) => Some(Over::Told("the relay closed the line".to_owned())),
+                    Err(error) => Some(holding.broke(&error)),
                 }
             }
-            ended = holding.departures.next() => holding.tell(ended).await.err(),
+            ended = holding.departures.next() => holding.tell(ended).await.err().map(Over::Told),
             () = tokio::time::sleep_until(holding.heard + patience) => {
-                Some(format!("nothing from the relay for {} s", patience.as_secs()))
+                Some(Over::Silent(format!("nothing from the relay for {} s", patience.as_secs())))
             }
             () = tokio::time::sleep_until(holding.renew_at) => {
                 holding.renew_at = Instant::now() + renewal::AGAIN;
                 let asked = holding.line.ask_renewal(agent).await;
-                asked.err().map(|_| "the line broke".to_owned())
+                asked.err().map(|_| Over::Told("the line broke".to_owned()))
             }
             () = route.changed(if held { ROUTE_LOOK } else { ROUTE_LOOK_IDLE }) => {
-                holding.moved().await.err()
+                agent.history.elsewhere();
+                if !holding.better.is_greeting() {
+                    holding.better = Better::than(&holding.line, agent, relay);
+                }
+                holding.moved().await.err().map(Over::Told)
             }
             _ = look.tick(), if watching => {
                 holding.judge(agent, relay);
@@ -129,7 +149,10 @@ pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -
             } => {
                 holding.redial = None;
                 match dialled {
-                    Ok(next) => break Outcome::Moved(Box::new(next)),
+                    Ok(next) => {
+                        holding.line.silenced(agent);
+                        break Outcome::Moved(Box::new(next));
+                    }
                     Err(error) => {
                         let error = belay_proto::error_line::one_line(&error);
                         tracing::warn!(error, "no second line");
@@ -137,23 +160,50 @@ pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -
                 }
                 None
             }
+            better = holding.better.next(agent) => {
+                match better {
+                    Ok(next) => {
+                        tracing::info!("QUIC gets through again; the line has moved to it");
+                        break Outcome::Moved(Box::new(next));
+                    }
+                    Err(error) => {
+                        let error = belay_proto::error_line::one_line(&error);
+                        tracing::info!(error, "QUIC got through, but not to a welcome");
+                    }
+                }
+                holding.better = Better::than(&holding.line, agent, relay);
+                None
+            }
             () = agent.stop.cancelled() => {
                 holding.line.send.finish();
-                Some("the agent was stopped".to_owned())
+                Some(Over::Told("the agent was stopped".to_owned()))
             }
         };
-        if let Some(why) = ended {
-            break Outcome::Lost(why);
+        match ended {
+            Some(Over::Told(why)) => break Outcome::Lost(why),
+            Some(Over::Silent(why)) => {
+                holding.line.silenced(agent);
+                break Outcome::Lost(why);
+            }
+            None => {}
         }
     };
     // Their sessions go on without them.
     attachments.shutdown().await;
     holding.line.carrier.close(ResetCode::GONE, "");
-    // Whoever has another line does not wait for the last words of this one.
-    if matches!(outcome, Outcome::Lost(_)) {
-        holding.line.carrier.drain(DRAIN).await;
+    match outcome {
+        // Whoever has another line does not wait for the last words of this one.
+        Outcome::Moved(_) => outcome,
+        Outcome::Lost(why) => {
+            if !agent.stop.is_cancelled()
+                && let Some(next) = holding.under_way(agent).await
+            {
+                return Outcome::Moved(Box::new(next));
+            }
+            holding.line.carrier.drain(DRAIN).await;
+            Outcome::Lost(why)
+        }
     }
-    outcome
 }
 
 impl Holding {
@@ -197,6 +247,43 @@ impl Holding {
         match timeout(WORD_WITHIN, framed::write(&mut self.line.send, &message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err("the line broke".to_owned()),
+        }
+    }
+
+    fn broke(&self, error: &MessageError) -> Over {
+        let why = belay_proto::error_line::one_line(error);
+        // Whichever half of the carrier is asked first, how it ended is the same.
+        match self.line.carrier.end() {
+            Some(end) if end.is_timeout() => Over::Silent(why),
+            Some(_) | None => Over::Told(why),
+        }
+    }
+
+    /// The second line, if one was under way and is welcomed soon.
+    async fn under_way(&mut self, agent: &Arc<Agent>) -> Option<Line> {
+        let greeting = self.better.is_greeting();
+        if !greeting && self.redial.is_none() {
+            return None;
+        }
+        let next = async {
+            tokio::select! {
+                better = self.better.next(agent), if greeting => better,
+                dialled = async {
+                    match &mut self.redial {
+                        Some(redial) => redial.await,
+                        None => pending().await,
+                    }
+                } => dialled,
+            }
+        };
+        match timeout(NEXT_WITHIN, next).await {
+            Ok(Ok(line)) => Some(line),
+            Ok(Err(error)) => {
+                let error = belay_proto::error_line::one_line(&error);
+                tracing::info!(error, "the line ended, and the one to follow it did not come up");
+                None
+            }
+            Err(_) => None,
         }
     }
 

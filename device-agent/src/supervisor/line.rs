@@ -1,6 +1,7 @@
-//! One line: dialled and greeted. Holding it is [`super::hold`].
+//! One line: dialled, or found by looking again, and greeted. Holding it is [`super::hold`].
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use belay_proto::limits::HELLO_DEADLINE;
@@ -8,14 +9,14 @@ use belay_proto::refusal::Refused;
 use belay_proto::version;
 use belay_proto::wire::control::{Control, Hello, HelloAnswer, Renew, Renewed, Welcome};
 use belay_tunnel::address::RelayAddress;
-use belay_tunnel::carrier::picker::{self, BadSetting, Unreached, Wanted};
+use belay_tunnel::carrier::picker::{self, BadSetting, Kind, Unreached, Wanted};
 use belay_tunnel::carrier::quic::Role;
 use belay_tunnel::carrier::{Carrier, RecvHalf, ResetCode, SendHalf};
 use belay_tunnel::clock;
 use belay_tunnel::framed::{self, MessageError, Messages};
 use belay_tunnel::pki::{PeerCertificate, PeerCertificateError, RelayVerifier, TlsKey};
 use belay_tunnel::tls::{self, TlsError};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::sessions::Departures;
 use super::{Agent, certificate, renewal};
@@ -79,27 +80,34 @@ pub(super) struct Line {
     pub(super) welcome: Welcome,
     /// Sessions that end after the greeting listed them.
     pub(super) departures: Departures,
+    /// Since its handshake.
+    began: Instant,
     key: TlsKey,
 }
 
 impl Line {
     /// Dials and greets.
     pub(super) async fn connect(agent: &Agent, relay: &RelayAddress) -> Result<Self, LineError> {
-        let key = agent.state.key()?;
-        let own = (vec![agent.state.certificate()?], key.to_der());
-        let verifier = RelayVerifier::pinned(agent.state.ca()?, agent.state.relay_time());
-        let config = tls::client(verifier, Some(own), &[version::ALPN])?;
-        let carrier = dial(relay, config).await?;
+        Self::over(agent, dial(&wanted(agent, relay)?).await?).await
+    }
+
+    /// Greets over this carrier. A relay that welcomes it ends the line before it.
+    pub(super) async fn over(agent: &Agent, carrier: Carrier) -> Result<Self, LineError> {
+        let (key, began) = (agent.state.key()?, Instant::now());
         let departures = agent.sessions.watch();
         let greeted = timeout(HELLO_DEADLINE, greet(agent, &carrier)).await;
-        let (send, recv, welcome) =
-            greeted.map_err(|_| LineError::Silent(carrier.remote_address()))??;
+        let Ok(greeted) = greeted else {
+            agent.history.silenced(Kind::of(&carrier), began.elapsed());
+            return Err(LineError::Silent(carrier.remote_address()));
+        };
+        let (send, recv, welcome) = greeted?;
         agent.told_time(welcome.clock);
-        let line = Self { carrier, send, recv, welcome, departures, key };
+        agent.history.welcomed(Kind::of(&carrier));
+        let line = Self { carrier, send, recv, welcome, departures, began, key };
         if line.welcome.renew_only == Some(true) {
             return Err(line.renew_first(agent).await);
         }
-        agent.status.up(welcome_behind(&line.welcome));
+        agent.status.up(line.carrier.kind(), welcome_behind(&line.welcome));
         tracing::info!(
             relay = %line.carrier.remote_address(),
             carrier = line.carrier.kind(),
@@ -107,6 +115,11 @@ impl Line {
             "line up"
         );
         Ok(line)
+    }
+
+    /// It went silent: what that says of its carrier is kept in mind.
+    pub(super) fn silenced(&self, agent: &Agent) {
+        agent.history.silenced(Kind::of(&self.carrier), self.began.elapsed());
     }
 
     /// The relay takes nothing but a renewal. After it, the next attempt is a good one.
@@ -176,9 +189,17 @@ fn welcome_behind(welcome: &Welcome) -> i64 {
     welcome.clock.correction_from(clock::now())
 }
 
-async fn dial(relay: &RelayAddress, config: rustls::ClientConfig) -> Result<Carrier, LineError> {
-    let wanted = Wanted::from_environment(relay.clone(), config, Role::Device)?;
-    let dialled = picker::dial(&wanted).await?;
+/// What to dial, as who this device is now.
+pub(super) fn wanted(agent: &Agent, relay: &RelayAddress) -> Result<Wanted, LineError> {
+    let own = (vec![agent.state.certificate()?], agent.state.key()?.to_der());
+    let verifier = RelayVerifier::pinned(agent.state.ca()?, agent.state.relay_time());
+    let config = tls::client(verifier, Some(own), &[version::ALPN])?;
+    let history = Arc::clone(&agent.history);
+    Ok(Wanted::from_environment(relay.clone(), config, Role::Device, history)?)
+}
+
+async fn dial(wanted: &Wanted) -> Result<Carrier, LineError> {
+    let dialled = picker::dial(wanted).await?;
     for attempt in &dialled.attempts {
         tracing::debug!(%attempt, "dialled");
     }

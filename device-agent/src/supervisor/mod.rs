@@ -5,12 +5,13 @@
 //! this process: they go on when either ends. What it is not: it speaks no SSH and drops no
 //! privileges; workers do.
 //!
-//! `line` makes a line and `hold` holds it; `session` serves each stream the relay opens on it.
+//! `line` makes a line, `hold` holds it and `better` looks for a better one; `session` serves each stream the relay opens on it.
 //! `sessions` is what there is, `keeper` keeps one, `adopt` takes over what was left running.
 
 mod adopt;
 mod attachment;
 mod backoff;
+mod better;
 mod certificate;
 mod eager;
 mod hold;
@@ -31,6 +32,7 @@ use anyhow::Context as _;
 use belay_proto::grant::{Grant, GrantError, SignedGrant, Verified};
 use belay_proto::time::UnixTime;
 use belay_tunnel::address::RelayAddress;
+use belay_tunnel::carrier::picker::History;
 use belay_tunnel::clock;
 use belay_tunnel::pki::GrantVerifier;
 use tokio::time::Instant;
@@ -44,7 +46,7 @@ use line::{Line, LineError};
 use replay::Seen;
 use sessions::Sessions;
 use status::Status;
-pub use status::StatusFile;
+pub use status::{Loss, StatusFile};
 
 /// What every part of the supervisor shares.
 struct Agent {
@@ -56,6 +58,8 @@ struct Agent {
     seen: Seen,
     sessions: Arc<Sessions>,
     status: Status,
+    /// What was seen of the carriers, over all lines.
+    history: Arc<History>,
     stop: CancellationToken,
 }
 
@@ -94,6 +98,7 @@ pub async fn run(state: State, stop: CancellationToken) -> anyhow::Result<()> {
         seen: Seen::default(),
         sessions: Arc::new(Sessions::new(sessions)),
         status: Status::new(state.clone(), &enrolment),
+        history: Arc::default(),
         state,
         enrolment,
         stop,

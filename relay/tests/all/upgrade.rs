@@ -19,7 +19,8 @@ fn wanted(relay: &Relay, tls: ClientConfig) -> Wanted {
         role: Role::Client,
         choice: Choice::Only(Kind::WebSocket),
         proxies: Proxies::none(),
-        last: None,
+        history: std::sync::Arc::default(),
+        look_every: belay_tunnel::carrier::picker::LOOK_EVERY,
     }
 }
 

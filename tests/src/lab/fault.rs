@@ -73,6 +73,17 @@ impl Lab {
         self.between("lose", a, b, &format!("numgen random mod {STEPS} < {below} drop"))
     }
 
+    /// Lets only this many packets of each UDP conversation through between two nodes, each way:
+    /// a network on which QUIC's handshake succeeds, and nothing after it. [`Lab::heal`] takes it
+    /// back.
+    ///
+    /// # Errors
+    /// When the kernel refuses the rule.
+    pub fn choke_udp(&self, a: &str, b: &str, packets: u32) -> Result<()> {
+        self.ns("internet").sysctl("netfilter/nf_conntrack_acct", "1")?;
+        self.between("cut", a, b, &format!("meta l4proto udp ct packets > {packets} drop"))
+    }
+
     fn between(&self, chain: &str, a: &str, b: &str, verdict: &str) -> Result<()> {
         let (from, to) = (self.edge_of(a), self.edge_of(b));
         if from == to {

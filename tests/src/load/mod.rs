@@ -74,7 +74,7 @@ impl Load {
         copy.arg(&copied).arg(format!("root@{DEVICE}.belay:{}", to.display()));
         let copy = Transfer::start(world, "scp", copy, copied, to)?;
         let to = folder.join("synced-here");
-        let mut sync = world.lab.ns("laptop").command("rsync");
+        let mut sync = world.command("laptop", "rsync");
         sync.arg("--inplace")
             .arg("-e")
             .arg(format!("ssh -F {} -o BatchMode=yes", config.display()))

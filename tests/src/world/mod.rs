@@ -7,6 +7,7 @@ mod raw;
 mod run;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,6 +38,8 @@ pub struct World {
     pub relay: Option<Proc>,
     /// Running agents by device name.
     pub agents: BTreeMap<String, Proc>,
+    /// More environment of our programs, by the node they run in.
+    environment: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     /// The lab. Last, so that it outlives what runs in it.
     pub lab: Lab,
 }
@@ -72,7 +75,8 @@ impl World {
     /// # Errors
     /// When any part of it does not start.
     pub fn bare(lab: Lab) -> Result<Self> {
-        let mut world = Self { relay: None, agents: BTreeMap::new(), lab };
+        let (agents, environment) = (BTreeMap::new(), BTreeMap::new());
+        let mut world = Self { relay: None, agents, environment, lab };
         fs::create_dir_all(world.path("home"))?;
         let init = run(world
             .lab
@@ -85,6 +89,23 @@ impl World {
         world.start_relay()?;
         world.log_in("admin", Some(&code))?;
         Ok(world)
+    }
+
+    /// Sets a variable for our programs that are started in a node from now on.
+    pub fn set_variable(&mut self, node: &'static str, name: &'static str, value: &str) {
+        self.environment.entry(node).or_default().insert(name, value.to_owned());
+    }
+
+    /// Takes all of a node's variables back.
+    pub fn clear_variables(&mut self, node: &'static str) {
+        self.environment.remove(node);
+    }
+
+    /// A program in a node, with the lab's names and the node's variables.
+    pub fn command(&self, node: &str, program: impl AsRef<OsStr>) -> Command {
+        let mut command = self.lab.ns(node).command(program);
+        command.envs(self.environment.get(node).into_iter().flatten());
+        command
     }
 
     /// A file or folder of this world.
@@ -139,7 +160,7 @@ impl World {
 
     /// `belay` as a person, on the laptop.
     pub fn belay_as(&self, user: &str, arguments: &[&str]) -> Command {
-        let mut command = self.lab.ns("laptop").command(binary("belay"));
+        let mut command = self.command("laptop", binary("belay"));
         command.args(arguments).env("BELAY_HOME", self.home(user)).stdin(Stdio::null());
         command
     }
@@ -207,7 +228,7 @@ impl World {
 
     /// `belay-agent enroll` in a node.
     pub fn enrol(&self, device: &str, node: &str, token: &str) -> Command {
-        let mut command = self.lab.ns(node).command(binary("belay-agent"));
+        let mut command = self.command(node, binary("belay-agent"));
         command.args(["enroll", token, "--state"]).arg(self.device_state(device));
         command.stdin(Stdio::null());
         command
@@ -218,11 +239,27 @@ impl World {
     /// # Errors
     /// When it does not start.
     pub fn start_agent(&mut self, device: &str, node: &str) -> Result<()> {
-        let mut command = self.lab.ns(node).command(binary("belay-agent"));
+        let mut command = self.command(node, binary("belay-agent"));
         command.args(["run", "--state"]).arg(self.device_state(device));
         let agent = self.lab.spawn(&format!("agent-{device}"), command)?;
         self.agents.insert(device.to_owned(), agent);
         Ok(())
+    }
+
+    /// `belay-agent` with this device's state, in a node.
+    pub fn agent(&self, device: &str, node: &str, arguments: &[&str]) -> Command {
+        let mut command = self.command(node, binary("belay-agent"));
+        command.args(arguments).arg("--state").arg(self.device_state(device));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// What a device's line runs over, as the relay has it; `None` when it has none.
+    ///
+    /// # Errors
+    /// When the device is not there.
+    pub fn carrier(&self, device: &str) -> Result<Option<String>> {
+        Ok(self.device(device)?["line"]["carrier"].as_str().map(ToOwned::to_owned))
     }
 
     /// A device as `belay devices` shows it.
@@ -322,7 +359,7 @@ impl World {
     /// When there is no configuration.
     pub fn openssh(&self, program: &str) -> Result<Command> {
         let config = self.ssh_config("admin")?;
-        let mut command = self.lab.ns("laptop").command(program);
+        let mut command = self.command("laptop", program);
         command.arg("-F").arg(config).args(["-o", "BatchMode=yes"]).stdin(Stdio::null());
         Ok(command)
     }

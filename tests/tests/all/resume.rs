@@ -164,7 +164,7 @@ fn through_an_agent_that_is_killed_restarted_and_upgraded() -> Result<()> {
 }
 
 fn start_agent_from(world: &mut World, program: &Path) -> Result<()> {
-    let mut command = world.lab.ns("device").command(program);
+    let mut command = world.command("device", program);
     command.args(["run", "--state"]).arg(world.device_state(DEVICE));
     let agent = world.lab.spawn("agent-newer", command)?;
     world.agents.insert(DEVICE.to_owned(), agent);

@@ -107,6 +107,15 @@ impl Carrier {
         }
     }
 
+    /// The largest datagram the path is known to carry, over QUIC: 1,200 bytes at first, more once
+    /// larger ones were acknowledged (RFC 8899).
+    pub fn path_mtu(&self) -> Option<u16> {
+        match &self.0 {
+            Over::Quic(connection, _) => Some(connection.stats().path.current_mtu),
+            Over::Socket(_) => None,
+        }
+    }
+
     /// The certificate the peer proved, leaf only.
     pub fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
         match &self.0 {

@@ -10,9 +10,11 @@ mod grant_keys;
 mod identity;
 mod key;
 mod verify;
+mod witness;
 
 pub use authority::{AuthorityError, CertificateAuthority, requested_key_digest};
 pub use grant_keys::{GrantKeyError, GrantSigner, GrantVerifier};
 pub use identity::{Identity, PeerCertificate, PeerCertificateError};
 pub use key::{KeyError, TlsKey, certificate_to_pem};
 pub use verify::{ClientVerifier, FirstContactVerifier, RelayVerifier};
+pub use witness::Witness;

@@ -30,6 +30,8 @@ pub struct BadProxy {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     proxy: Option<Proxy>,
+    /// Where it was named.
+    setting: &'static str,
     direct: Vec<Direct>,
 }
 
@@ -52,7 +54,8 @@ impl Proxies {
     /// # Errors
     /// [`BadProxy`].
     pub fn explicit(url: &str) -> Result<Self, BadProxy> {
-        Ok(Self { proxy: Some(parse("the proxy", url)?), direct: Vec::new() })
+        let setting = "the proxy";
+        Ok(Self { proxy: Some(parse(setting, url)?), setting, direct: Vec::new() })
     }
 
     /// What the process's environment says.
@@ -68,13 +71,26 @@ impl Proxies {
     /// # Errors
     /// [`BadProxy`].
     pub fn from_variables(value: impl Fn(&str) -> Option<String>) -> Result<Self, BadProxy> {
-        let set = |name: &&str| value(name).filter(|text| !text.trim().is_empty());
+        let set = |name: &&'static str| value(name).filter(|text| !text.trim().is_empty());
         let proxy = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
             .iter()
-            .find_map(|name| set(name).map(|text| (name, text)));
+            .find_map(|name| set(name).map(|text| (*name, text)));
+        let setting = proxy.as_ref().map_or("", |(name, _)| name);
         let proxy = proxy.map(|(name, text)| parse(name, &text)).transpose()?;
         let direct = ["no_proxy", "NO_PROXY"].iter().find_map(set).unwrap_or_default();
-        Ok(Self { proxy, direct: direct.split(',').filter_map(direct_of).collect() })
+        let direct = direct.split(',').filter_map(direct_of).collect();
+        Ok(Self { proxy, setting, direct })
+    }
+
+    /// What is configured for the way to `host`, for a person: which setting, which proxy, and
+    /// whether a user and password go with it, without either. `None` when nothing is.
+    pub fn described(&self, host: &str) -> Option<String> {
+        let (proxy, setting) = (self.proxy.as_ref()?, self.setting);
+        if self.towards(host).is_none() {
+            return Some(format!("{setting} names {proxy}, and NO_PROXY goes around it to {host}"));
+        }
+        let login = if proxy.login.is_some() { "with" } else { "without" };
+        Some(format!("{setting} names {proxy}, {login} a user and password"))
     }
 
     /// The proxy on the way to `host`, if there is one.
@@ -248,7 +264,9 @@ mod tests {
         let proxy = proxies.towards("relay.test").unwrap();
         let login = proxy.login.as_ref().unwrap();
         assert_eq!((login.user.as_str(), login.password.as_str()), ("anna", "s@cret:"));
-        assert!(!format!("{proxy} {proxy:?} {proxies:?}").contains("cret"));
+        let described = proxies.described("relay.test").unwrap();
+        assert!(described.ends_with("http://proxy:3128, with a user and password"), "{described}");
+        assert!(!format!("{proxy} {proxy:?} {proxies:?} {described}").contains("cret"));
     }
 
     #[test]

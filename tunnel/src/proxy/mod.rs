@@ -24,6 +24,14 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(8);
 /// The proxy's answers: it connects to the relay in between.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// What to do about a proxy that does not take us.
+pub(crate) const LOGIN_REMEDY: &str =
+    "put them in the proxy's address: http://USER:PASSWORD@HOST:PORT";
+
+/// What to do about a proxy that does not let us through.
+pub(crate) const REMEDY: &str =
+    "check HTTPS_PROXY and what the proxy lets through; NO_PROXY goes around it";
+
 /// How a proxy is spoken to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {

@@ -24,6 +24,11 @@ impl Route {
         Self(chosen.ok().map(|address| address.ip()))
     }
 
+    /// The address.
+    pub const fn address(self) -> Option<IpAddr> {
+        self.0
+    }
+
     /// Whether there is any.
     pub const fn exists(self) -> bool {
         self.0.is_some()

@@ -46,7 +46,12 @@ impl Silence {
             self.waiting.get_or_insert(now);
         }
         let patience = LEAST.max(round_trip * ROUND_TRIPS);
-        self.waiting.is_some_and(|since| now.duration_since(since) >= patience)
+        self.waited(now).is_some_and(|waited| waited >= patience)
+    }
+
+    /// For how long it has been waiting for an answer, as of the last look.
+    pub fn waited(&self, now: Instant) -> Option<Duration> {
+        self.waiting.map(|since| now.duration_since(since))
     }
 }
 

@@ -8,7 +8,7 @@ use belay_proto::ids::UserId;
 use belay_proto::time::UnixTime;
 use belay_proto::version::ALPN;
 use belay_tunnel::address::RelayAddress;
-use belay_tunnel::carrier::picker::{Choice, Kind, Wanted};
+use belay_tunnel::carrier::picker::{Choice, Kind, LOOK_EVERY, Wanted};
 use belay_tunnel::carrier::quic::{self, Role};
 use belay_tunnel::carrier::{Carrier, websocket};
 use belay_tunnel::pki::{CertificateAuthority, ClientVerifier, Identity, RelayVerifier, TlsKey};
@@ -139,7 +139,8 @@ impl Rig {
             role: Role::Device,
             choice: Choice::Any,
             proxies: Proxies::none(),
-            last: None,
+            history: Arc::default(),
+            look_every: LOOK_EVERY,
         }
     }
 

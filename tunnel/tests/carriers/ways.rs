@@ -1,14 +1,16 @@
 //! The ways to a relay: the race, a blocked UDP, proxies, and somebody in between.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belay_tunnel::carrier::Carrier;
-use belay_tunnel::carrier::picker::{Choice, How, Kind, Upgrade, Wanted, dial, remark};
+use belay_tunnel::carrier::picker::{Choice, History, How, Kind, Wanted, dial, quic_again, remark};
 use belay_tunnel::proxy::Proxies;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::rig::{Rig, Trust, read_request, within};
 
@@ -18,7 +20,8 @@ const LOGIN: &str = "aHVnbzpnZWhlaW0="; // hugo:geheim
 async fn quic_wins_where_both_are_up() {
     let rig = Rig::new().await;
     for last in [None, Some(Kind::WebSocket)] {
-        let dialled = within(dial(&Wanted { last, ..rig.wanted() })).await.unwrap();
+        let history = Arc::new(last.map_or_else(History::default, History::after));
+        let dialled = within(dial(&Wanted { history, ..rig.wanted() })).await.unwrap();
         if last.is_none() {
             assert_eq!(dialled.kind, Kind::Quic);
             assert_eq!(dialled.attempts.len(), 1, "{:?}", dialled.attempts);
@@ -41,7 +44,7 @@ async fn websocket_wins_where_udp_is_swallowed() {
     assert!(remark(&dialled.attempts).unwrap().0.contains("UDP"));
 
     // Who knows better does not wait.
-    let wanted = Wanted { last: Some(Kind::WebSocket), ..rig.wanted() };
+    let wanted = Wanted { history: Arc::new(History::after(Kind::WebSocket)), ..rig.wanted() };
     let began = Instant::now();
     assert_eq!(within(dial(&wanted)).await.unwrap().kind, Kind::WebSocket);
     assert!(began.elapsed() < Duration::from_millis(450), "{:?}", began.elapsed());
@@ -81,7 +84,7 @@ async fn a_stranger_in_between_is_told_apart_from_a_relay_made_anew() {
     let ours = Trust::new();
     let wanted = Wanted {
         tls: rig.trust.client_that_trusts(&ours),
-        last: Some(Kind::WebSocket),
+        history: Arc::new(History::after(Kind::WebSocket)),
         ..rig.wanted()
     };
     let unreached = within(dial(&wanted)).await.unwrap_err();
@@ -107,10 +110,27 @@ async fn a_certificate_the_relay_does_not_accept_is_told() {
 #[tokio::test]
 async fn quic_that_comes_back_is_found() {
     let rig = Rig::new().await;
-    let upgrade = Upgrade::new(rig.wanted()).unwrap().every(Duration::from_millis(50));
-    assert_eq!(within(upgrade.quic_again()).await.kind(), "quic");
-    let wanted = Wanted { choice: Choice::Only(Kind::WebSocket), ..rig.wanted() };
-    assert!(Upgrade::new(wanted).is_none(), "who forced the other does not look");
+    let wanted = Wanted { look_every: Duration::from_millis(50), ..rig.wanted() };
+    assert_eq!(within(quic_again(|| Some(wanted.clone()))).await.kind(), "quic");
+    let forced = Wanted { choice: Choice::Only(Kind::WebSocket), ..wanted };
+    let looked = timeout(Duration::from_millis(300), quic_again(|| Some(forced.clone()))).await;
+    assert!(looked.is_err(), "who forced the other does not look");
+}
+
+#[tokio::test]
+async fn a_quic_that_broke_its_promise_comes_second_and_still_comes() {
+    let rig = Rig::new().await;
+    let history = Arc::new(History::default());
+    history.silenced(Kind::Quic, Duration::from_secs(1));
+    let wanted = Wanted { history, ..rig.wanted() };
+    assert_eq!(within(dial(&wanted)).await.unwrap().kind, Kind::WebSocket);
+
+    // The only way out may be the doubted one.
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let proxies = Proxies::explicit(&format!("http://{nobody}")).unwrap();
+    let dialled = within(dial(&Wanted { proxies, ..wanted })).await.unwrap();
+    assert_eq!(dialled.kind, Kind::Quic);
+    assert!(dialled.attempts.iter().any(|a| a.kind == Kind::WebSocket), "it was tried first");
 }
 
 /// A proxy by hand. Counts nothing, forwards what it is asked for.

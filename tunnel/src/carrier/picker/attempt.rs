@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use belay_proto::error_line::one_line;
 
-use crate::carrier::CarrierError;
 use crate::carrier::quic::QuicError;
 use crate::carrier::websocket::WebSocketError;
+use crate::carrier::{Carrier, CarrierError};
 use crate::proxy::ProxyError;
 
 /// A carrier's name.
@@ -18,6 +18,13 @@ pub enum Kind {
     Quic,
     /// WebSocket over TLS over TCP.
     WebSocket,
+}
+
+impl Kind {
+    /// Which one this is.
+    pub const fn of(carrier: &Carrier) -> Self {
+        if carrier.is_fallback() { Self::WebSocket } else { Self::Quic }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -40,6 +47,21 @@ pub struct Attempt {
     pub took: Duration,
     /// How it ended.
     pub how: How,
+}
+
+impl Attempt {
+    /// One whose carrier ended right after it was up.
+    pub(crate) fn ended(kind: Kind, to: String, took: Duration, end: &CarrierError) -> Self {
+        Self { kind, to, took, how: How::Failed(of_carrier(end), one_line(end)) }
+    }
+
+    /// Of what kind its failure was.
+    pub const fn trouble(&self) -> Option<Trouble> {
+        match &self.how {
+            How::Failed(trouble, _) => Some(*trouble),
+            How::Won | How::Overtaken => None,
+        }
+    }
 }
 
 /// How a try ended.

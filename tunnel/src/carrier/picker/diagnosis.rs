@@ -31,7 +31,12 @@ fn failures(attempts: &[Attempt], kind: Kind) -> impl Iterator<Item = (Trouble, 
 }
 
 impl Unreached {
-    pub(super) fn new(relay: &RelayAddress, attempts: Vec<Attempt>) -> Self {
+    /// Whether an attempt failed so.
+    pub fn finds(&self, trouble: Trouble) -> bool {
+        self.attempts.iter().any(|attempt| attempt.trouble() == Some(trouble))
+    }
+
+    pub(crate) fn new(relay: &RelayAddress, attempts: Vec<Attempt>) -> Self {
         let quic = |trouble| failures(&attempts, Kind::Quic).find(|(t, _)| *t == trouble);
         let web = |trouble| failures(&attempts, Kind::WebSocket).find(|(t, _)| *t == trouble);
         let any = |trouble| quic(trouble).or_else(|| web(trouble)).map(|(_, attempt)| attempt);
@@ -66,14 +71,14 @@ impl Unreached {
             (
                 "proxy-login",
                 format!("{} ({})", why(attempt), attempt.to),
-                "put them in the proxy's address: http://USER:PASSWORD@HOST:PORT",
+                crate::proxy::LOGIN_REMEDY,
                 true,
             )
         } else if let Some(attempt) = any(Trouble::Proxy) {
             (
                 "proxy",
                 format!("no way through the proxy {}: {}", attempt.to, why(attempt)),
-                "check HTTPS_PROXY and what the proxy lets through; NO_PROXY goes around it",
+                crate::proxy::REMEDY,
                 false,
             )
         } else if let Some(attempt) = any(Trouble::NotFound) {

@@ -1,18 +1,23 @@
 //! Which carrier: QUIC and WebSocket raced, and QUIC again while the other is in use.
 //!
 //! `race` dials, `attempt` is what came of each try, `diagnosis` makes one line of all of them,
-//! `upgrade` goes on looking for QUIC. Its law: the first finished handshake wins and all others
+//! `upgrade` goes on looking for QUIC, `history` remembers how it went. Its law: the first finished handshake wins and all others
 //! are dropped; no failure is forgotten, and each names its way.
 
 mod attempt;
 mod diagnosis;
+mod history;
 mod race;
 mod upgrade;
 
 pub use attempt::{Attempt, How, Kind, Trouble};
 pub use diagnosis::{Unreached, remark};
+pub use history::{History, SOON};
 pub use race::dial;
-pub use upgrade::Upgrade;
+pub use upgrade::quic_again;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
 
@@ -23,6 +28,13 @@ use crate::proxy::{BadProxy, Proxies};
 
 /// The environment variable that forces a carrier: `quic`, `websocket`, or nothing for both.
 pub const CARRIER_VARIABLE: &str = "BELAY_CARRIER";
+
+/// The environment variable with the seconds between two looks for QUIC while the fallback is in
+/// use.
+pub const LOOK_VARIABLE: &str = "BELAY_QUIC_SECONDS";
+
+/// Between two looks for QUIC: a few packets a minute, and a way that is back is used within one.
+pub const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 /// Which carriers may be used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -44,6 +56,20 @@ pub enum BadSetting {
     #[error("BELAY_CARRIER is \"{}\"; it must be quic, websocket or not set",
         belay_proto::error_line::printable(.0))]
     Carrier(String),
+    /// The seconds between two looks.
+    #[error("BELAY_QUIC_SECONDS is \"{}\"; it must be a number of seconds, 1 to 3600, or not set",
+        belay_proto::error_line::printable(.0))]
+    Look(String),
+}
+
+fn look_every(word: &str) -> Result<Duration, BadSetting> {
+    match word.trim() {
+        "" => Ok(LOOK_EVERY),
+        word => match word.parse() {
+            Ok(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds)),
+            Ok(_) | Err(_) => Err(BadSetting::Look(word.to_owned())),
+        },
+    }
 }
 
 impl Choice {
@@ -60,7 +86,7 @@ impl Choice {
         }
     }
 
-    const fn allows(self, kind: Kind) -> bool {
+    pub(crate) const fn allows(self, kind: Kind) -> bool {
         match (self, kind) {
             (Self::Any, _)
             | (Self::Only(Kind::Quic), Kind::Quic)
@@ -84,12 +110,15 @@ pub struct Wanted {
     pub choice: Choice,
     /// The proxy of the fallback. QUIC always goes direct.
     pub proxies: Proxies,
-    /// What worked last: a fallback is not kept waiting then.
-    pub last: Option<Kind>,
+    /// What was seen of both: a fallback that worked last is not kept waiting, a QUIC that is
+    /// doubted is.
+    pub history: Arc<History>,
+    /// Between two looks for QUIC while the fallback is in use.
+    pub look_every: Duration,
 }
 
 impl Wanted {
-    /// Both carriers, and the proxy and choice of the environment.
+    /// Both carriers, and the proxy, choice and period of the environment.
     ///
     /// # Errors
     /// [`BadSetting`].
@@ -97,10 +126,26 @@ impl Wanted {
         relay: RelayAddress,
         tls: ClientConfig,
         role: Role,
+        history: Arc<History>,
     ) -> Result<Self, BadSetting> {
-        let choice = Choice::of(&std::env::var(CARRIER_VARIABLE).unwrap_or_default())?;
-        let proxies = Proxies::from_environment()?;
-        Ok(Self { relay, tls, role, choice, proxies, last: None })
+        Self::from_variables(relay, tls, role, history, |name| std::env::var(name).ok())
+    }
+
+    /// The same with what another environment says.
+    ///
+    /// # Errors
+    /// [`BadSetting`].
+    pub fn from_variables(
+        relay: RelayAddress,
+        tls: ClientConfig,
+        role: Role,
+        history: Arc<History>,
+        value: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, BadSetting> {
+        let choice = Choice::of(&value(CARRIER_VARIABLE).unwrap_or_default())?;
+        let look_every = look_every(&value(LOOK_VARIABLE).unwrap_or_default())?;
+        let proxies = Proxies::from_variables(value)?;
+        Ok(Self { relay, tls, role, choice, proxies, history, look_every })
     }
 }
 
@@ -113,4 +158,19 @@ pub struct Dialled {
     pub kind: Kind,
     /// Every attempt, in the order of their ends; those the winner overtook come last.
     pub attempts: Vec<Attempt>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn a_period_is_a_number_of_seconds_within_an_hour() {
+        assert_eq!(look_every(""), Ok(LOOK_EVERY));
+        assert_eq!(look_every(" 5 "), Ok(Duration::from_secs(5)));
+        for bad in ["0", "3601", "-1", "1.5", "soon", "\n1\u{1b}[2J"] {
+            assert!(!look_every(bad).unwrap_err().to_string().chars().any(char::is_control));
+        }
+    }
 }

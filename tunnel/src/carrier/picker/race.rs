@@ -23,11 +23,15 @@ const DIAL_WITHIN: Duration = Duration::from_secs(10);
 /// more, but the fallback takes three there.
 pub(super) const QUIC_FIRST: Duration = Duration::from_millis(500);
 
+/// Head start of the fallback over a QUIC that is doubted ([`super::History`]): its three round
+/// trips over a slow network. Where only UDP passes, QUIC is still had.
+const FALLBACK_FIRST: Duration = Duration::from_secs(3);
+
 /// Head start of an address over the next (RFC 8305 §5, Connection Attempt Delay).
 const ADDRESS_FIRST: Duration = Duration::from_millis(250);
 
 /// Addresses tried. A name with more is misconfigured.
-const MAX_ADDRESSES: usize = 8;
+pub(super) const MAX_ADDRESSES: usize = 8;
 
 /// The names' part of the race, so that a proxy that needs none has the rest.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(4);
@@ -40,6 +44,7 @@ struct Race<'a> {
     tries: JoinSet<Ran>,
     under_way: Vec<(Id, Kind, String, Instant)>,
     over: Vec<Attempt>,
+    quic_begun: bool,
     fallback_begun: bool,
     addresses: Vec<SocketAddr>,
 }
@@ -55,22 +60,35 @@ pub async fn dial(wanted: &Wanted) -> Result<Dialled, Unreached> {
         tries: JoinSet::new(),
         under_way: Vec::new(),
         over: Vec::new(),
+        quic_begun: !wanted.choice.allows(Kind::Quic),
         fallback_begun: !wanted.choice.allows(Kind::WebSocket),
         addresses: Vec::new(),
     };
     race.resolve().await;
-    if wanted.choice.allows(Kind::Quic) {
-        race.begin_quic();
-    }
-    let head_start = if wanted.last == Some(Kind::WebSocket) { Duration::ZERO } else { QUIC_FIRST };
-    let fallback_at = Instant::now() + head_start;
+    let (quic_in, fallback_in) = if wanted.history.doubts_quic() {
+        (FALLBACK_FIRST, Duration::ZERO)
+    } else if wanted.history.last() == Some(Kind::WebSocket) {
+        (Duration::ZERO, Duration::ZERO)
+    } else {
+        (Duration::ZERO, QUIC_FIRST)
+    };
+    let (quic_at, fallback_at) = (Instant::now() + quic_in, Instant::now() + fallback_in);
     loop {
+        if !race.quic_begun && quic_at <= Instant::now() {
+            race.begin_quic();
+        }
+        if !race.fallback_begun && fallback_at <= Instant::now() {
+            race.begin_fallback();
+        }
         if race.tries.is_empty() {
-            if race.fallback_begun {
+            // Nothing is under way any more: its head start is over.
+            if !race.quic_begun {
+                race.begin_quic();
+            } else if !race.fallback_begun {
+                race.begin_fallback();
+            } else {
                 return Err(Unreached::new(&wanted.relay, race.over));
             }
-            // Nothing is under way any more: its head start is over.
-            race.begin_fallback();
             continue;
         }
         tokio::select! {
@@ -88,7 +106,8 @@ pub async fn dial(wanted: &Wanted) -> Result<Dialled, Unreached> {
                     }
                 }
             },
-            () = sleep_until(fallback_at), if !race.fallback_begun => race.begin_fallback(),
+            () = sleep_until(quic_at), if !race.quic_begun => {}
+            () = sleep_until(fallback_at), if !race.fallback_begun => {}
             () = sleep_until(deadline) => {
                 race.overtaken(Failure::Silent.told());
                 return Err(Unreached::new(&wanted.relay, race.over));
@@ -120,6 +139,7 @@ impl Race<'_> {
     }
 
     fn begin_quic(&mut self) {
+        self.quic_begun = true;
         for (number, address) in (0..).zip(self.addresses.clone()) {
             let wanted = self.wanted.clone();
             self.begin(Kind::Quic, address.to_string(), async move {

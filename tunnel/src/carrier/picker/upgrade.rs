@@ -1,68 +1,58 @@
 //! While the fallback is in use: looking for QUIC, for as long as it takes.
 
+use std::future::pending;
 use std::time::Duration;
 
+use futures::future::select_ok;
 use tokio::time::{sleep, timeout};
 
-use super::{Choice, Kind, Wanted, race};
+use super::race::{self, MAX_ADDRESSES};
+use super::{Kind, LOOK_EVERY, Wanted};
 use crate::carrier::Carrier;
-
-/// Between two looks: a few packets a minute, and a way that is back is used within one.
-const EVERY: Duration = Duration::from_secs(60);
 
 /// One look: QUIC's first packet and two repetitions.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// A standing wish for QUIC.
-#[derive(Debug)]
-pub struct Upgrade {
-    wanted: Wanted,
-    every: Duration,
-}
-
-impl Upgrade {
-    /// For what was dialled. `None` when QUIC was excluded by choice.
-    pub fn new(wanted: Wanted) -> Option<Self> {
-        match wanted.choice {
-            Choice::Any | Choice::Only(Kind::Quic) => Some(Self { wanted, every: EVERY }),
-            Choice::Only(Kind::WebSocket) => None,
-        }
-    }
-
-    /// The same, looking more or less often.
-    pub const fn every(mut self, every: Duration) -> Self {
-        self.every = every;
-        self
-    }
-
-    /// Looks every so often, not greeted yet, until there is one. Dropping the future ends it.
-    pub async fn quic_again(&self) -> Carrier {
-        loop {
-            sleep(jittered(self.every)).await;
-            match timeout(LOOK, self.look()).await {
+/// Looks every so often until there is QUIC, not greeted yet. `wanted` is asked before each look,
+/// so that a certificate renewed meanwhile is used; when it has none, that look is left out. Where
+/// QUIC is excluded by choice this waits for ever. Dropping the future ends it.
+pub async fn quic_again(mut wanted: impl FnMut() -> Option<Wanted>) -> Carrier {
+    let mut looks = 0;
+    loop {
+        let wait = match wanted() {
+            Some(wanted) if !wanted.choice.allows(Kind::Quic) => return pending().await,
+            Some(wanted) => wanted.history.next_look(wanted.look_every, looks),
+            None => LOOK_EVERY,
+        };
+        sleep(jittered(wait)).await;
+        if let Some(wanted) = wanted() {
+            match timeout(LOOK, look(&wanted)).await {
                 Ok(Some(carrier)) => return carrier,
                 Ok(None) => {}
                 Err(_) => tracing::trace!("no QUIC yet"),
             }
         }
+        looks = looks.saturating_add(1);
     }
+}
 
-    /// One look at each address, one after the other.
-    async fn look(&self) -> Option<Carrier> {
-        let addresses = match self.wanted.relay.resolve().await {
-            Ok(addresses) => addresses,
-            Err(error) => {
-                tracing::debug!(%error, "no QUIC yet");
-                return None;
-            }
-        };
-        for address in addresses {
-            match race::quic(&self.wanted, address).await {
-                Ok(carrier) => return Some(carrier),
-                Err(error) => tracing::debug!(%address, %error, "no QUIC yet"),
-            }
+/// One look at each address, at once.
+async fn look(wanted: &Wanted) -> Option<Carrier> {
+    let addresses = match wanted.relay.resolve().await {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            tracing::debug!(%error, "no QUIC yet");
+            return None;
         }
-        None
+    };
+    let looks = addresses.into_iter().take(MAX_ADDRESSES);
+    let looks = looks.map(|address| Box::pin(race::quic(wanted, address)));
+    match select_ok(looks).await {
+        Ok((carrier, _)) => Some(carrier),
+        Err(error) => {
+            tracing::debug!(%error, "no QUIC yet");
+            None
+        }
     }
 }
 
@@ -82,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_minute_is_between_45_and_75_seconds_and_not_always_the_same() {
-        let all: Vec<_> = (0..200).map(|_| jittered(EVERY)).collect();
+        let all: Vec<_> = (0..200).map(|_| jittered(LOOK_EVERY)).collect();
         assert!(all.iter().all(|one| (45..=75).contains(&one.as_secs())));
         assert!(
             all.iter().any(|one| one.as_secs() < 55) && all.iter().any(|one| one.as_secs() > 65)

@@ -264,6 +264,14 @@ impl Line {
         last_word(&mut self.greeting.clone()).await
     }
 
+    /// When the relay said to dial again, if it ended this line with such a word.
+    pub fn told_to_wait(&self) -> Option<Duration> {
+        match &*self.greeting.borrow() {
+            Greeting::Refused(refused) => refused.told_to_wait(),
+            Greeting::Waiting | Greeting::Welcome(..) => None,
+        }
+    }
+
     /// Waits until the path to the relay answers nothing that is sent.
     pub async fn path_lost(&self) {
         while !self.look() {

@@ -6,9 +6,10 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use belay_proto::ids::DeviceId;
+use belay_proto::ids::{DeviceId, RunId};
 use belay_proto::names::DeviceName;
 use belay_proto::time::UnixTime;
+use belay_proto::wire::control::Run;
 use belay_tunnel::address::{BadAddress, RelayAddress};
 use belay_tunnel::pki::{GrantKeyError, GrantVerifier, KeyError, TlsKey};
 use belay_tunnel::private_file;
@@ -96,6 +97,8 @@ const CA: &str = "ca.pem";
 const HOST_KEY: &str = "ssh_host_ed25519_key";
 const HOST_CERTIFICATE: &str = "ssh_host_ed25519_key-cert.pub";
 const RELAY_TIME: &str = "relay-time";
+const NETWORKS: &str = "networks.json";
+const RUN: &str = "run";
 const STATUS: &str = "status.json";
 const LOCK: &str = "lock";
 
@@ -267,6 +270,35 @@ impl State {
         self.write(RELAY_TIME, time.0.to_string().as_bytes())
     }
 
+    /// Begins another run of the agent: a new number, kept for the next one to know.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn begin_run(&self) -> Result<Run, StateError> {
+        let mut random = [0; 16];
+        aws_lc_rs::rand::fill(&mut random)
+            .map_err(|_| self.io("draw a number for", RUN, io::ErrorKind::Other.into()))?;
+        let this = RunId::from_uuid(uuid::Builder::from_random_bytes(random).into_uuid());
+        // One that is missing or damaged is none.
+        let before = fs::read_to_string(self.dir.join(RUN)).ok();
+        let before = before.and_then(|text| text.trim().parse().ok());
+        self.write(RUN, format!("{this}\n").as_bytes())?;
+        Ok(Run { this, before })
+    }
+
+    /// What is known of the networks this device was in.
+    pub fn networks(&self) -> Option<String> {
+        fs::read_to_string(self.dir.join(NETWORKS)).ok()
+    }
+
+    /// Keeps what is known of networks.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn set_networks(&self, json: &[u8]) -> Result<(), StateError> {
+        self.write(NETWORKS, json)
+    }
+
     /// What `belay-agent status` shows: the running agent's last word.
     pub fn status(&self) -> Option<String> {
         fs::read_to_string(self.dir.join(STATUS)).ok()
@@ -342,6 +374,19 @@ fn from_hex(text: &str) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn each_run_has_a_number_of_its_own_and_knows_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::at(dir.path().to_owned());
+        let first = state.begin_run().unwrap();
+        let second = state.begin_run().unwrap();
+        assert_eq!(first.before, None);
+        assert_eq!(second.before, Some(first.this));
+        assert_ne!(first.this, second.this);
+        fs::write(dir.path().join(RUN), "damaged").unwrap();
+        assert_eq!(state.begin_run().unwrap().before, None);
+    }
 
     #[test]
     fn the_relays_time_never_goes_back() {

@@ -240,6 +240,18 @@ pub struct Device {
     pub platform: String,
     /// Device-supplied agent version, made printable.
     pub software: String,
+    /// Two machines were seen alive with its key, and nobody has decided yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clone: Option<Twin>,
+}
+
+/// Two machines with one device's key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Twin {
+    /// Since when that is known.
+    pub since: UnixTime,
+    /// Where the newer one, which is refused, came from last.
+    pub address: String,
 }
 
 /// A live line.
@@ -257,6 +269,15 @@ pub struct Line {
     pub sessions: u32,
     /// How far the device's clock is off, in seconds, positive when it is ahead.
     pub clock_ahead_s: i64,
+    /// How often the device is asked whether it is there, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_every_s: Option<u32>,
+    /// Bytes on the wire since the line came up, both ways, with IP and UDP headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// How many that makes in 30 days, once that can be said: the line's beginning not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_a_month: Option<u64>,
 }
 
 /// A change to one device; absent fields stay.

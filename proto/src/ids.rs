@@ -84,6 +84,11 @@ uuid_id! {
     SessionId
 }
 
+uuid_id! {
+    /// One run of an agent: random, made anew whenever its process starts. Never an identity.
+    RunId
+}
+
 /// The text is not a UUID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an identifier (expected a UUID such as 0197a3c2-7a30-7cc1-9d0e-3f2a1b4c5d6e)")]

@@ -4,6 +4,7 @@
 //! programs act on. An unknown code is still a refusal: it prints its line.
 
 use std::fmt;
+use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 
@@ -113,13 +114,34 @@ pub struct Refused {
     /// What to do about it.
     #[n(2)]
     remedy: Option<String>,
+    /// Not before so many milliseconds is it any use to dial again.
+    #[n(3)]
+    retry_after_ms: Option<u32>,
 }
 
 impl Refused {
     /// A refusal with its line. Control characters are replaced, both parts are bounded.
     pub fn new(code: Code, cause: impl AsRef<str>, remedy: impl AsRef<str>) -> Self {
         let part = |text: &str| (!text.is_empty()).then(|| printable(text));
-        Self { number: code.number(), cause: part(cause.as_ref()), remedy: part(remedy.as_ref()) }
+        Self {
+            number: code.number(),
+            cause: part(cause.as_ref()),
+            remedy: part(remedy.as_ref()),
+            retry_after_ms: None,
+        }
+    }
+
+    /// The same, and not to be asked again before `wait` is over.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after_ms = Some(u32::try_from(wait.as_millis()).unwrap_or(u32::MAX));
+        self
+    }
+
+    /// How long to wait before asking again, when that was said. The peer's word: whoever acts on
+    /// it bounds it by [`crate::reconnect::LONGEST_SLOT`].
+    pub fn told_to_wait(&self) -> Option<Duration> {
+        self.retry_after_ms.map(|ms| Duration::from_millis(ms.into()))
     }
 
     /// The kind.
@@ -167,6 +189,16 @@ mod tests {
             }
         }
         assert_eq!(Code::from_number(60_000), Code::Other(60_000));
+    }
+
+    #[test]
+    fn when_to_ask_again_is_told_or_not() {
+        let refused = Refused::new(Code::Draining, "", "");
+        assert_eq!(refused.told_to_wait(), None);
+        let slot = refused.retry_after(Duration::from_millis(1_500));
+        assert_eq!(slot.told_to_wait(), Some(Duration::from_millis(1_500)));
+        let for_ever = slot.retry_after(Duration::MAX);
+        assert_eq!(for_ever.told_to_wait(), Some(Duration::from_millis(u32::MAX.into())));
     }
 
     #[test]

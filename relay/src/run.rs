@@ -22,7 +22,9 @@ use crate::api::Api;
 use crate::audit::Strangers;
 use crate::ca::{Authority, RelayCertificate};
 use crate::config::Config;
-use crate::line::{Door, Limits, Listener, Registry, Shared, watch_changes};
+use crate::line::{
+    Door, Flapping, Limits, Listener, Registry, Shared, tell_left_lines, watch_changes,
+};
 use crate::listen::https;
 use crate::store::{Event, EventKind, Store};
 
@@ -56,10 +58,11 @@ pub async fn run(
         tls::server(ClientVerifier::optional(ca()), Arc::clone(&resolver), &[b"http/1.1"])?;
     let web_tls = Arc::new(web_tls);
     let quic_tls = tls::server(ClientVerifier::required(ca()), resolver, &[ALPN])?;
-    let endpoint = quic::listen(listen, quic_tls, HALF_OPEN, authority.quic_reset_key())?;
+    let (endpoint, resets) = quic::listen(listen, quic_tls, HALF_OPEN, authority.quic_reset_key())?;
     let store = Store::open(&config.data).await?;
     store.record(Event::new(EventKind::RelayStarted).detail(crate::api::SOFTWARE)).await?;
 
+    let left = store.take_left_lines().await?;
     let strangers = Arc::new(Strangers::new(store.clone()));
     let registry = Arc::new(Registry::default());
     let (end, background) = (CancellationToken::new(), CancellationToken::new());
@@ -68,6 +71,7 @@ pub async fn run(
         authority: Arc::clone(&authority),
         registry: Arc::clone(&registry),
         strangers: Arc::clone(&strangers),
+        flapping: Flapping::default(),
         limits: Limits::of(&config),
         draining: stop.clone(),
         stop: end.clone(),
@@ -84,6 +88,15 @@ pub async fn run(
     let door = Door::new(Arc::clone(&shared));
     keepers.spawn(Listener::new(endpoint.clone(), door.clone()).run());
     keepers.spawn(watch_changes(store.changes(), Arc::clone(&shared)));
+    keepers.spawn({
+        let (registry, cancel) = (Arc::clone(&registry), background.clone());
+        async move {
+            let told = tell_left_lines(left, resets, &registry);
+            if cancel.run_until_cancelled(told).await.is_none() {
+                tracing::debug!("stopped before every device was told");
+            }
+        }
+    });
     keepers.spawn({
         let (certificate, cancel) = (Arc::clone(&certificate), background.clone());
         async move { certificate.keep_fresh(cancel).await }

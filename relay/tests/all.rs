@@ -24,5 +24,7 @@ mod sessions;
 mod speed;
 #[path = "all/support.rs"]
 mod support;
+#[path = "all/twins.rs"]
+mod twins;
 #[path = "all/upgrade.rs"]
 mod upgrade;

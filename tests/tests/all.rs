@@ -13,10 +13,14 @@
 mod algorithms;
 #[path = "all/architecture.rs"]
 mod architecture;
+#[path = "all/clones.rs"]
+mod clones;
 #[path = "all/compat.rs"]
 mod compat;
 #[path = "all/fallback.rs"]
 mod fallback;
+#[path = "all/herds.rs"]
+mod herds;
 #[path = "all/hostile.rs"]
 mod hostile;
 #[path = "all/lab.rs"]

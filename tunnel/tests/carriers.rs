@@ -9,6 +9,8 @@
 
 #[path = "carriers/hostile.rs"]
 mod hostile;
+#[path = "carriers/quiet.rs"]
+mod quiet;
 #[path = "carriers/rig.rs"]
 mod rig;
 #[path = "carriers/same.rs"]

@@ -1,5 +1,7 @@
 //! `belay devices`
 
+use std::time::Duration;
+
 use belay_proto::api::{Device, path};
 use belay_proto::error_line::printable;
 use belay_proto::names::Label;
@@ -11,6 +13,9 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::run::Context;
 use crate::{span, table};
+
+/// A device is asked every few minutes. How long ago it answered is said when it may matter.
+const WORTH_SAYING: Duration = Duration::from_secs(30);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -52,16 +57,38 @@ fn rendered(devices: &[Device], now: UnixTime) -> String {
         .map(|device| {
             vec![
                 device.name.to_string(),
-                device.status.token().into(),
+                standing(device, now),
                 presence(device, now),
                 device.line.as_ref().map(|line| line.carrier.clone()).unwrap_or_default(),
                 device.line.as_ref().map(|line| line.address.clone()).unwrap_or_default(),
+                cost(device),
                 joined(&device.labels),
                 device.software.clone(),
             ]
         })
         .collect();
-    table::render(&["name", "status", "presence", "carrier", "address", "labels", "agent"], &rows)
+    table::render(
+        &["name", "status", "presence", "carrier", "address", "a month", "labels", "agent"],
+        &rows,
+    )
+}
+
+/// What the line costs in 30 days, as it goes: `1.8 MB`.
+fn cost(device: &Device) -> String {
+    let month = device.line.as_ref().and_then(|line| line.bytes_a_month);
+    month.map(|bytes| format!("{:.1} MB", bytes as f64 / 1e6)).unwrap_or_default()
+}
+
+/// `active`, or with what somebody has to decide.
+fn standing(device: &Device, now: UnixTime) -> String {
+    let token = device.status.token();
+    match &device.clone {
+        Some(twin) => {
+            let ago = span::rough(twin.since.distance(now));
+            format!("{token}, CLONE at {} seen {ago} ago", printable(&twin.address))
+        }
+        None => token.into(),
+    }
 }
 
 /// `online, 12 ms`, `offline for 3 h: the line went silent`.
@@ -71,6 +98,10 @@ fn presence(device: &Device, now: UnixTime) -> String {
             let mut text = String::from("online");
             if let Some(ms) = line.round_trip_ms {
                 text.push_str(&format!(", {ms:.0} ms"));
+            }
+            let quiet = device.last_seen.map(|seen| seen.distance(now)).unwrap_or_default();
+            if quiet >= WORTH_SAYING {
+                text.push_str(&format!(", answered {} ago", span::rough(quiet)));
             }
             if line.sessions > 0 {
                 text.push_str(&format!(", {} open", line.sessions));
@@ -93,7 +124,7 @@ fn presence(device: &Device, now: UnixTime) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use belay_proto::api::{DeviceStatus, Line};
+    use belay_proto::api::{DeviceStatus, Line, Twin};
 
     use super::*;
 
@@ -113,6 +144,7 @@ mod tests {
             hostname: String::new(),
             platform: String::new(),
             software: "belay-agent/0.1.0".into(),
+            clone: None,
         }
     }
 
@@ -132,10 +164,27 @@ mod tests {
             round_trip_ms: Some(12.4),
             sessions: 2,
             clock_ahead_s: 0,
+            asked_every_s: Some(285),
+            bytes: Some(20_000),
+            bytes_a_month: Some(1_800_000),
         };
-        let text = rendered(&[Device { online: true, line: Some(line), ..device() }], NOW);
+        let device = Device { online: true, line: Some(line), ..device() };
+        let just_now = Device { last_seen: Some(NOW), ..device.clone() };
+        let text = rendered(&[just_now], NOW);
         assert!(text.contains("online, 12 ms, 2 open"), "{text}");
         assert!(text.contains("192.0.2.7:4433") && text.contains("quic"), "{text}");
+        assert!(text.contains("1.8 MB"), "{text}");
+        let quiet = Device { last_seen: Some(UnixTime(NOW.0 - 240)), ..device };
+        let text = rendered(&[quiet], NOW);
+        assert!(text.contains("online, 12 ms, answered 4 min ago, 2 open"), "{text}");
+        assert!(text.contains("192.0.2.7:4433"), "{text}");
+    }
+
+    #[test]
+    fn a_row_says_that_the_key_is_on_two_machines() {
+        let twin = Twin { since: UnixTime(NOW.0 - 3600), address: "198.51.100.7:4000".into() };
+        let text = rendered(&[Device { clone: Some(twin), ..device() }], NOW);
+        assert!(text.contains("active, CLONE at 198.51.100.7:4000 seen"), "{text}");
     }
 
     #[test]

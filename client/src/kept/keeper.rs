@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use belay_proto::limits::{HELLO_DEADLINE, RESUME_WAIT};
 use belay_proto::names::Login as LoginName;
+use belay_proto::reconnect::LONGEST_SLOT;
 use belay_proto::wire::open::{Opened, Resume, ResumeWindows};
 use belay_tunnel::carrier::picker::History;
 use belay_tunnel::carrier::{RecvHalf, SendHalf};
@@ -120,6 +121,9 @@ impl Keeper {
                         && is_final(&word)
                     {
                         return Err(word);
+                    }
+                    if let Some(slot) = line.told_to_wait() {
+                        sleep(slot.min(LONGEST_SLOT)).await;
                     }
                 }
             }

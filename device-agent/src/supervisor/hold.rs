@@ -9,21 +9,30 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
+use belay_proto::keeping::Effect;
 use belay_proto::wire::control::{Control, Ended};
 use belay_tunnel::address::RelayAddress;
-use belay_tunnel::carrier::ResetCode;
+use belay_tunnel::carrier::{Carrier, ResetCode};
 use belay_tunnel::framed::{self, MessageError};
 use belay_tunnel::reach::{Silence, WatchedRoute};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, interval, interval_at, sleep_until, timeout};
 
 use super::better::{Better, Coming};
 use super::line::Line;
+use super::mapping::Mapping;
 use super::sessions::Departures;
 use super::{Agent, eager, renewal, session};
 
 /// Probes the relay may miss before this end takes the line for dead.
 const PROBES_MISSED: u32 = 2;
+
+/// While somebody has a session here this end says something so often: it is how it finds out within
+/// seconds that its relay was killed, whose answer is a reset then.
+const BEAT: Duration = Duration::from_secs(20);
+
+/// An older relay that is later than this with its question is asked.
+const LATE: Duration = Duration::from_secs(5);
 
 /// How long the last words of an agent that stops may take.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -45,17 +54,31 @@ const WORD_WITHIN: Duration = Duration::from_secs(20);
 /// How a line ended.
 pub(super) enum Outcome {
     /// There is none now, and why.
-    Lost(String),
+    Lost(Lost),
     /// Another one took its place.
     Moved(Box<Line>),
 }
 
-/// Why a line that is held is one no more.
-enum Over {
-    /// Somebody said so, or something broke.
-    Told(String),
-    /// Nothing was heard.
-    Silent(String),
+/// Why there is no line.
+pub(super) struct Lost {
+    /// For a person.
+    pub(super) why: String,
+    /// When the relay said to dial again.
+    pub(super) told_to_wait: Option<Duration>,
+    /// Nothing was heard: the carrier may be to blame.
+    silent: bool,
+}
+
+impl Lost {
+    const fn silent(why: String) -> Self {
+        Self { why, told_to_wait: None, silent: true }
+    }
+}
+
+impl From<String> for Lost {
+    fn from(why: String) -> Self {
+        Self { why, told_to_wait: None, silent: false }
+    }
 }
 
 /// A line being held.
@@ -63,6 +86,8 @@ struct Holding {
     line: Line,
     departures: Departures,
     heard: Instant,
+    /// When it was last asked because it was late.
+    prodded: Instant,
     renew_at: Instant,
     silence: Silence,
     suspected_until: Instant,
@@ -74,15 +99,16 @@ struct Holding {
 pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -> Outcome {
     // The sessions that ended since the greeting was written are told of now.
     let mut attachments = JoinSet::new();
-    let patience = Duration::from_secs(u64::from(line.welcome.probe_seconds.unwrap_or(25)))
-        .max(Duration::from_secs(1))
-        * (PROBES_MISSED + 1);
+    let every = Duration::from_secs(u64::from(line.welcome.probe_seconds.unwrap_or(25)))
+        .max(Duration::from_secs(1));
     let now = Instant::now();
     let mut route = WatchedRoute::new(line.carrier.remote_address());
     let mut look = interval(Silence::LOOK);
+    let mut beat = interval_at(now + BEAT, BEAT);
     let mut holding = Holding {
         departures: line.departures.clone(),
         heard: now,
+        prodded: now,
         renew_at: now + line.renewal_due(agent),
         silence: Silence::new(line.carrier.bytes()),
         suspected_until: now,
@@ -101,10 +127,10 @@ pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -
                 }
                 Err(error) => Some(match error.peer_said() {
                     Some((_, said)) if !said.is_empty() => {
-                        Over::Told(format!("the relay said: {said}"))
+                        Lost::from(format!("the relay said: {said}"))
                     }
-                    _ if error.is_timeout() => Over::Silent(error.to_string()),
-                    _ => Over::Told(error.to_string()),
+                    _ if error.is_timeout() => Lost::silent(error.to_string()),
+                    _ => Lost::from(error.to_string()),
                 }),
             },
             Some(ended) = attachments.join_next(), if !attachments.is_empty() => {
@@ -116,26 +142,40 @@ pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -
             message = holding.line.recv.next::<Control>() => {
                 holding.heard = Instant::now();
                 match message {
-                    Ok(Some(message)) => holding.hear(agent, message).await.err().map(Over::Told),
-                    Ok(None) => Some(Over::Told("the relay closed the line".to_owned())),
+                    Ok(Some(message)) => holding.hear(agent, message).await.err(),
+                    Ok(None) => Some("the relay closed the line".to_owned().into()),
                     Err(error) => Some(holding.broke(&error)),
                 }
             }
-            ended = holding.departures.next() => holding.tell(ended).await.err().map(Over::Told),
-            () = tokio::time::sleep_until(holding.heard + patience) => {
-                Some(Over::Silent(format!("nothing from the relay for {} s", patience.as_secs())))
-            }
+            ended = holding.departures.next() => holding.tell(ended).await.err().map(Lost::from),
+            effect = due(
+                &mut holding.line.mapping,
+                &holding.line.carrier,
+                (holding.heard, &mut holding.prodded),
+                every,
+            ) => match effect {
+                Effect::Octet => {
+                    holding.line.carrier.keep_mapping();
+                    None
+                }
+                Effect::Ask => holding.ask(agent).await.err().map(Lost::from),
+                Effect::Lost => {
+                    let quiet = holding.heard.elapsed().as_secs();
+                    Some(Lost::silent(format!("nothing from the relay for {quiet} s")))
+                }
+            },
+            _ = beat.tick(), if held => holding.ask(agent).await.err().map(Lost::from),
             () = tokio::time::sleep_until(holding.renew_at) => {
                 holding.renew_at = Instant::now() + renewal::AGAIN;
                 let asked = holding.line.ask_renewal(agent).await;
-                asked.err().map(|_| Over::Told("the line broke".to_owned()))
+                asked.err().map(|_| "the line broke".to_owned().into())
             }
             () = route.changed(if held { ROUTE_LOOK } else { ROUTE_LOOK_IDLE }) => {
                 agent.history.elsewhere();
                 if !holding.better.is_greeting() {
                     holding.better = Better::than(&holding.line, agent, relay);
                 }
-                holding.moved().await.err().map(Over::Told)
+                holding.moved(agent).await.err().map(Lost::from)
             }
             _ = look.tick(), if watching => {
                 holding.judge(agent, relay);
@@ -176,16 +216,14 @@ pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -
             }
             () = agent.stop.cancelled() => {
                 holding.line.send.finish();
-                Some(Over::Told("the agent was stopped".to_owned()))
+                Some("the agent was stopped".to_owned().into())
             }
         };
-        match ended {
-            Some(Over::Told(why)) => break Outcome::Lost(why),
-            Some(Over::Silent(why)) => {
+        if let Some(lost) = ended {
+            if lost.silent {
                 holding.line.silenced(agent);
-                break Outcome::Lost(why);
             }
-            None => {}
+            break Outcome::Lost(lost);
         }
     };
     // Their sessions go on without them.
@@ -206,11 +244,35 @@ pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -
     }
 }
 
+/// Waits until something is due for the line to live on, or until it is dead. A relay that does not
+/// go by what this end says asks `every` so often.
+async fn due(
+    mapping: &mut Option<Mapping>,
+    carrier: &Carrier,
+    (heard, prodded): (Instant, &mut Instant),
+    every: Duration,
+) -> Effect {
+    if let Some(mapping) = mapping {
+        return mapping.due(carrier).await;
+    }
+    if *prodded <= heard {
+        sleep_until(heard + every + LATE).await;
+        *prodded = Instant::now();
+        return Effect::Ask;
+    }
+    sleep_until(heard + every * (PROBES_MISSED + 1)).await;
+    Effect::Lost
+}
+
 impl Holding {
-    async fn hear(&mut self, agent: &Agent, message: Control) -> Result<(), String> {
+    async fn hear(&mut self, agent: &Agent, message: Control) -> Result<(), Lost> {
         let Control { ping, renewed, renamed, goodbye, ended, .. } = message;
+        if let Some(mapping) = &mut self.line.mapping {
+            mapping.heard();
+        }
         if let Some(refused) = goodbye {
-            return Err(format!("the relay said: {refused}"));
+            let why = format!("the relay said: {refused}");
+            return Err(Lost { told_to_wait: refused.told_to_wait(), ..Lost::from(why) });
         }
         if let Some(renewed) = renewed {
             self.line.keep(agent, &renewed);
@@ -223,7 +285,14 @@ impl Holding {
             agent.sessions.end(session, &reason.to_string());
         }
         match ping {
-            Some(number) => self.say(Control { pong: Some(number), ..Control::default() }).await,
+            Some(number) => {
+                let Line { mapping, carrier, .. } = &mut self.line;
+                let idle = agent.sessions.is_empty();
+                let ask_seconds =
+                    mapping.as_mut().and_then(|mapping| mapping.asked(idle, carrier, agent));
+                let pong = Control { pong: Some(number), ask_seconds, ..Control::default() };
+                Ok(self.say(pong).await?)
+            }
             None => Ok(()),
         }
     }
@@ -237,10 +306,18 @@ impl Holding {
 
     /// The device has another address. The relay learns of it with the next packet, so there shall
     /// be one.
-    async fn moved(&mut self) -> Result<(), String> {
+    async fn moved(&mut self, agent: &Agent) -> Result<(), String> {
         tracing::info!("the way to the relay has changed");
         self.suspected_until = Instant::now() + SUSPICION;
-        self.say(Control { ping: Some(0), ..Control::default() }).await
+        let Line { mapping, carrier, .. } = &mut self.line;
+        let ask_seconds = mapping.as_mut().and_then(|mapping| mapping.moved(carrier, agent));
+        self.say(Control { ping: Some(0), ask_seconds, ..Control::default() }).await
+    }
+
+    /// Asks the relay whether it is there, and tells it what it does not know yet.
+    async fn ask(&mut self, agent: &Agent) -> Result<(), String> {
+        let ask_seconds = self.line.mapping.as_mut().and_then(|mapping| mapping.news(agent));
+        self.say(Control { ping: Some(0), ask_seconds, ..Control::default() }).await
     }
 
     async fn say(&mut self, message: Control) -> Result<(), String> {
@@ -250,12 +327,12 @@ impl Holding {
         }
     }
 
-    fn broke(&self, error: &MessageError) -> Over {
+    fn broke(&self, error: &MessageError) -> Lost {
         let why = belay_proto::error_line::one_line(error);
         // Whichever half of the carrier is asked first, how it ended is the same.
         match self.line.carrier.end() {
-            Some(end) if end.is_timeout() => Over::Silent(why),
-            Some(_) | None => Over::Told(why),
+            Some(end) if end.is_timeout() => Lost::silent(why),
+            Some(_) | None => Lost::from(why),
         }
     }
 

@@ -18,6 +18,7 @@ use belay_tunnel::pki::{PeerCertificate, PeerCertificateError, RelayVerifier, Tl
 use belay_tunnel::tls::{self, TlsError};
 use tokio::time::{Instant, timeout};
 
+use super::mapping::Mapping;
 use super::sessions::Departures;
 use super::{Agent, certificate, renewal};
 use crate::enrol::{SOFTWARE, hostname, platform};
@@ -70,6 +71,25 @@ impl LineError {
             Self::Unreached(_) | Self::Silent(_) | Self::Closed(_) | Self::Greeting(_) => false,
         }
     }
+
+    /// When the relay said to dial again.
+    pub(super) fn told_to_wait(&self) -> Option<Duration> {
+        match self {
+            Self::Refused(refused) => refused.told_to_wait(),
+            Self::State(_)
+            | Self::Tls(_)
+            | Self::Setting(_)
+            | Self::Unreached(_)
+            | Self::Silent(_)
+            | Self::Closed(_)
+            | Self::NotOurs
+            | Self::Greeting(_)
+            | Self::Empty
+            | Self::Certificate(_)
+            | Self::RenewedFirst
+            | Self::NotRenewed(_) => None,
+        }
+    }
 }
 
 /// An admitted line.
@@ -82,6 +102,8 @@ pub(super) struct Line {
     pub(super) departures: Departures,
     /// Since its handshake.
     began: Instant,
+    /// What keeps its NAT's mapping, when this end does.
+    pub(super) mapping: Option<Mapping>,
     key: TlsKey,
 }
 
@@ -95,7 +117,9 @@ impl Line {
     pub(super) async fn over(agent: &Agent, carrier: Carrier) -> Result<Self, LineError> {
         let (key, began) = (agent.state.key()?, Instant::now());
         let departures = agent.sessions.watch();
-        let greeted = timeout(HELLO_DEADLINE, greet(agent, &carrier)).await;
+        let mapping = Mapping::of(&carrier, agent);
+        let ask = mapping.as_ref().map(Mapping::ask_seconds);
+        let greeted = timeout(HELLO_DEADLINE, greet(agent, &carrier, ask)).await;
         let Ok(greeted) = greeted else {
             agent.history.silenced(Kind::of(&carrier), began.elapsed());
             return Err(LineError::Silent(carrier.remote_address()));
@@ -103,7 +127,9 @@ impl Line {
         let (send, recv, welcome) = greeted?;
         agent.told_time(welcome.clock);
         agent.history.welcomed(Kind::of(&carrier));
-        let line = Self { carrier, send, recv, welcome, departures, began, key };
+        // An older relay asks as often as it likes, and what it sends keeps the mapping.
+        let mapping = mapping.filter(|_| welcome.probe_seconds == ask);
+        let line = Self { carrier, send, recv, welcome, departures, began, mapping, key };
         if line.welcome.renew_only == Some(true) {
             return Err(line.renew_first(agent).await);
         }
@@ -212,6 +238,7 @@ async fn dial(wanted: &Wanted) -> Result<Carrier, LineError> {
 async fn greet(
     agent: &Agent,
     carrier: &Carrier,
+    ask_seconds: Option<u32>,
 ) -> Result<(SendHalf, Messages<RecvHalf>, Welcome), LineError> {
     let closed = |error: belay_tunnel::carrier::CarrierError| {
         if error.refuses_certificate() {
@@ -235,6 +262,8 @@ async fn greet(
         capabilities: None,
         name: Some(name.to_string()),
         sessions: Some(agent.sessions.all()),
+        run: agent.run,
+        ask_seconds,
     };
     framed::write(&mut send, &hello).await.map_err(LineError::Greeting)?;
     let mut recv = Messages::new(recv);

@@ -10,13 +10,14 @@
 
 mod adopt;
 mod attachment;
-mod backoff;
 mod better;
 mod certificate;
 mod eager;
 mod hold;
 mod keeper;
 mod line;
+mod mapping;
+mod networks;
 mod renewal;
 mod replay;
 mod session;
@@ -31,16 +32,17 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use anyhow::Context as _;
 use belay_proto::grant::{Grant, GrantError, SignedGrant, Verified};
 use belay_proto::time::UnixTime;
+use belay_proto::wire::control::Run;
 use belay_tunnel::address::RelayAddress;
 use belay_tunnel::carrier::picker::History;
 use belay_tunnel::clock;
 use belay_tunnel::pki::GrantVerifier;
+use belay_tunnel::reach::Backoff;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::session_dir::SessionDir;
 use crate::state::{Enrolment, State};
-use backoff::Backoff;
 use hold::Outcome;
 use line::{Line, LineError};
 use replay::Seen;
@@ -60,6 +62,7 @@ struct Agent {
     status: Status,
     /// What was seen of the carriers, over all lines.
     history: Arc<History>,
+    run: Option<Run>,
     stop: CancellationToken,
 }
 
@@ -91,7 +94,13 @@ pub async fn run(state: State, stop: CancellationToken) -> anyhow::Result<()> {
     let _lock = state.lock()?;
     let relay = enrolment.relay_address()?;
     let sessions = SessionDir::open(state.dir()).context("cannot make the sessions' directory")?;
+    // A disk that takes nothing must not keep the device away; only copies go unnoticed then.
+    let run = state
+        .begin_run()
+        .inspect_err(|error| tracing::warn!(%error, "cannot keep which run this is"))
+        .ok();
     let agent = Arc::new(Agent {
+        run,
         grant_keys: enrolment.grant_verifier()?,
         // A clock that is behind the last time a relay told us is wrong by at least that much.
         correction: AtomicI64::new(state.relay_time().correction_from(clock::now()).max(0)),
@@ -128,29 +137,32 @@ async fn hold_lines(agent: &Arc<Agent>, relay: &RelayAddress) -> anyhow::Result<
             line = connect(agent, relay, eager_until) => line,
             () = agent.stop.cancelled() => return Ok(()),
         };
-        let why = match line {
+        let (why, told) = match line {
             Ok(mut line) => {
                 backoff.connected();
                 // Sees a stop by itself, and says goodbye to the relay.
-                let why = loop {
+                let ended = loop {
                     match hold::hold(line, agent, relay).await {
                         Outcome::Moved(next) => line = *next,
-                        Outcome::Lost(why) => break why,
+                        Outcome::Lost(lost) => break (lost.why, lost.told_to_wait),
                     }
                 };
                 lost = Instant::now();
-                why
+                ended
             }
-            Err(error) => belay_proto::error_line::one_line(&error),
+            Err(error) => (belay_proto::error_line::one_line(&error), error.told_to_wait()),
         };
+        backoff.told(told);
         if agent.stop.is_cancelled() {
             return Ok(());
         }
-        let eager = !agent.sessions.is_empty() && lost.elapsed() < eager::EAGER_FOR;
+        // Somebody waits; but a relay that gave a slot knows that, and when it takes anybody.
+        let waited_for = !agent.sessions.is_empty() && lost.elapsed() < eager::EAGER_FOR;
+        let eager = waited_for && told.is_none();
         let wait = if eager {
             eager::EAGER
         } else {
-            backoff.next().context("no randomness for the back-off")?
+            backoff.wait().context("no randomness for the back-off")?
         };
         agent.status.down(&why);
         tracing::warn!(why, retry_in_ms = wait.as_millis(), "no line");

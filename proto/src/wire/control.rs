@@ -7,7 +7,7 @@
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
-use crate::ids::{DeviceId, Epoch, SessionId};
+use crate::ids::{DeviceId, Epoch, RunId, SessionId};
 use crate::names::DeviceName;
 use crate::refusal::Refused;
 use crate::time::UnixTime;
@@ -45,6 +45,26 @@ pub struct Hello {
     /// [`crate::limits::DEVICE_SESSIONS`]. The relay closes the others in its record.
     #[n(10)]
     pub sessions: Option<Vec<SessionId>>,
+    /// Which run of the agent this is (devices). Two runs that live at once are two machines.
+    #[n(11)]
+    pub run: Option<Run>,
+    /// The device keeps its NAT's mapping by itself: the relay asks so many seconds after each
+    /// answer, until another number comes (devices). Absent: the relay chooses, and what it sends
+    /// keeps the mapping.
+    #[n(12)]
+    pub ask_seconds: Option<u32>,
+}
+
+/// Which run of an agent this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Run {
+    /// This one.
+    #[n(0)]
+    pub this: RunId,
+    /// The one before it in the same state directory.
+    #[n(1)]
+    pub before: Option<RunId>,
 }
 
 /// The relay's answer.
@@ -127,6 +147,9 @@ pub struct Control {
     /// Relay: the device has another name now.
     #[n(7)]
     pub renamed: Option<Renamed>,
+    /// Device: from now on ask so many seconds after each answer, this one first.
+    #[n(8)]
+    pub ask_seconds: Option<u32>,
 }
 
 /// A device's new name, and the SSH host certificate that says it.

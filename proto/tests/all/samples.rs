@@ -2,11 +2,11 @@
 //! matter. Their bytes are frozen in `golden/v1/`: never change one, add a new one.
 
 use belay_proto::grant::{Grant, SignedGrant};
-use belay_proto::ids::{DeviceId, Epoch, SessionId, UserId};
+use belay_proto::ids::{DeviceId, Epoch, RunId, SessionId, UserId};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::wire::control::{
-    Control, Ended, Hello, HelloAnswer, Renamed, Renew, Renewed, Trust, Welcome,
+    Control, Ended, Hello, HelloAnswer, Renamed, Renew, Renewed, Run, Trust, Welcome,
 };
 use belay_proto::wire::frame::{LENGTH_BYTES, decode_payload, encode_frame};
 use belay_proto::wire::open::{
@@ -47,6 +47,9 @@ pub(crate) const DEVICE: DeviceId =
     DeviceId::from_uuid(Uuid::from_u128(0x0197_a3c2_7a30_7cc1_9d0e_3f2a_1b4c_5d6e));
 const SESSION: SessionId =
     SessionId::from_uuid(Uuid::from_u128(0x0197_a3c2_8b41_7dd2_8e1f_4a3b_2c5d_6e7f));
+const RUN: RunId = RunId::from_uuid(Uuid::from_u128(0x0197_a3c2_ad63_4ff4_a031_6c5d_4e7f_8091));
+const RUN_BEFORE: RunId =
+    RunId::from_uuid(Uuid::from_u128(0x0197_a3c2_be74_4005_b142_7d6e_5f80_91a2));
 const USER: UserId = UserId::from_uuid(Uuid::from_u128(0x0197_a3c2_9c52_7ee3_9f20_5b4c_3d6e_7f80));
 
 const SSH_KEY: &str =
@@ -106,7 +109,11 @@ fn handshake() -> Vec<Sample> {
         capabilities: Some(vec!["resume".into()]),
         name: Some("pump-17".into()),
         sessions: None,
+        run: None,
+        ask_seconds: None,
     };
+    let run = Run { this: RUN, before: Some(RUN_BEFORE) };
+    let running = Hello { run: Some(run), ask_seconds: Some(120), ..hello.clone() };
     let holding = Hello { sessions: Some(vec![SESSION]), ..hello.clone() };
     let welcome = Welcome {
         version: 1,
@@ -129,6 +136,7 @@ fn handshake() -> Vec<Sample> {
     vec![
         sample("hello", "Hello of a device", hello),
         sample("hello-holding", "Hello of a device that still has a session", holding),
+        sample("hello-running", "Hello of a device that says which run it is", running),
         sample("hello-empty", "Hello with nothing in it: version 0", Hello::default()),
         sample("welcome", "HelloAnswer: a Welcome, every field", answer(Some(welcome), None)),
         sample("welcome-short", "HelloAnswer: a client's Welcome", answer(Some(short), None)),
@@ -147,6 +155,7 @@ fn control() -> Vec<Sample> {
     let renamed =
         Renamed { name: "pump-18".parse().unwrap(), ssh_host_certificate: SSH_CERTIFICATE.into() };
     let goodbye = Refused::new(Code::Draining, "the relay is shutting down", "");
+    let slot = goodbye.clone().retry_after(std::time::Duration::from_millis(1_500));
     let ended = Ended { session: SESSION, reason: Refused::new(Code::UserDisabled, "", "") };
     vec![
         sample("ping", "Control: ping", Control { ping: Some(7), ..none() }),
@@ -158,6 +167,16 @@ fn control() -> Vec<Sample> {
         sample("renew", "Control: Renew", Control { renew: Some(renew), ..none() }),
         sample("renewed", "Control: Renewed", Control { renewed: Some(renewed), ..none() }),
         sample("goodbye", "Control: goodbye", Control { goodbye: Some(goodbye), ..none() }),
+        sample(
+            "goodbye-slot",
+            "Control: goodbye, with when to dial again",
+            Control { goodbye: Some(slot), ..none() },
+        ),
+        sample(
+            "ask-seconds",
+            "Control: a pong, and when to ask again",
+            Control { pong: Some(7), ask_seconds: Some(285), ..none() },
+        ),
         sample("trust", "Control: Trust", Control { trust: Some(trust()), ..none() }),
         sample(
             "ended",

@@ -1,13 +1,15 @@
 //! Random values of every message, and random bytes that come near to being one.
 
+use std::time::Duration;
+
 use belay_proto::grant::{Grant, SignedGrant};
-use belay_proto::ids::{DeviceId, Epoch, SessionId, UserId};
+use belay_proto::ids::{DeviceId, Epoch, RunId, SessionId, UserId};
 use belay_proto::names::{DeviceName, Login, UserName};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::token::{Fingerprint, Invitation, Secret};
 use belay_proto::wire::control::{
-    Control, Ended, Hello, HelloAnswer, Renamed, Renew, Renewed, Trust, Welcome,
+    Control, Ended, Hello, HelloAnswer, Renamed, Renew, Renewed, Run, Trust, Welcome,
 };
 use belay_proto::wire::open::{
     Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, Resume, ResumeWindows,
@@ -51,8 +53,15 @@ fn user_name() -> impl Strategy<Value = UserName> {
 
 /// As [`Refused::new`] makes them: both parts printable.
 fn refused() -> impl Strategy<Value = Refused> {
-    (any::<u16>(), text(), text())
-        .prop_map(|(number, cause, remedy)| Refused::new(Code::from_number(number), cause, remedy))
+    (any::<u16>(), text(), text(), any::<Option<u32>>()).prop_map(
+        |(number, cause, remedy, wait)| {
+            let refused = Refused::new(Code::from_number(number), cause, remedy);
+            match wait {
+                Some(ms) => refused.retry_after(Duration::from_millis(ms.into())),
+                None => refused,
+            }
+        },
+    )
 }
 
 fn trust() -> impl Strategy<Value = Trust> {
@@ -64,7 +73,12 @@ pub(crate) fn hello() -> impl Strategy<Value = Hello> {
     let versions = (any::<Option<u16>>(), any::<Option<u16>>());
     let texts = (any::<Option<String>>(), any::<Option<String>>(), any::<Option<String>>());
     let sessions = option::of(vec(uuid().prop_map(SessionId::from_uuid), 0..4));
-    let more = (any::<Option<Vec<String>>>(), any::<Option<String>>(), sessions);
+    let run = (uuid(), option::of(uuid())).prop_map(|(this, before)| Run {
+        this: RunId::from_uuid(this),
+        before: before.map(RunId::from_uuid),
+    });
+    let keeping = (option::of(run), any::<Option<u32>>());
+    let more = (any::<Option<Vec<String>>>(), any::<Option<String>>(), sessions, keeping);
     (versions, option::of(time()), texts, more).prop_map(
         |((newest, oldest), clock, (software, hostname, platform), more)| Hello {
             newest,
@@ -76,6 +90,8 @@ pub(crate) fn hello() -> impl Strategy<Value = Hello> {
             capabilities: more.0,
             name: more.1,
             sessions: more.2,
+            run: more.3.0,
+            ask_seconds: more.3.1,
         },
     )
 }
@@ -119,9 +135,9 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
         option::of(refused()),
         option::of(trust()),
         option::of(ended),
-        option::of(renamed),
+        (option::of(renamed), any::<Option<u32>>()),
     )
-        .prop_map(|(ping, pong, renew, renewed, goodbye, trust, ended, renamed)| Control {
+        .prop_map(|(ping, pong, renew, renewed, goodbye, trust, ended, last)| Control {
             ping,
             pong,
             renew,
@@ -129,7 +145,8 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
             goodbye,
             trust,
             ended,
-            renamed,
+            renamed: last.0,
+            ask_seconds: last.1,
         })
 }
 

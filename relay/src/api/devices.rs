@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, Path, State};
-use belay_proto::api::{Device, DeviceChange};
+use belay_proto::api::{Device, DeviceChange, Twin};
 use belay_proto::policy::AdminRight;
 use belay_proto::refusal::{Code, Refused};
 
@@ -63,5 +63,6 @@ fn show(api: &Api, device: DeviceRecord) -> Device {
         hostname: device.hostname,
         platform: device.platform,
         software: device.software,
+        clone: device.clone.map(|alarm| Twin { since: alarm.since, address: alarm.source }),
     }
 }

@@ -10,11 +10,11 @@ use belay_proto::api::DeviceStatus;
 use belay_proto::error_line::printable;
 use belay_proto::ids::SessionId;
 use belay_proto::limits::{DEVICE_SESSIONS, MAX_CLOCK_SKEW, MAX_REPORTED_TEXT};
-use belay_proto::presence::Probing;
+use belay_proto::presence::{ASK_LEAST, ASK_MOST, Probing};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::version;
-use belay_proto::wire::control::{Hello, HelloAnswer, Welcome};
+use belay_proto::wire::control::{Hello, HelloAnswer, Run, Welcome};
 use belay_tunnel::carrier::{Carrier, RecvHalf, ResetCode, SendHalf};
 use belay_tunnel::clock;
 use belay_tunnel::framed::{self, Messages};
@@ -46,6 +46,10 @@ pub(super) struct AdmittedDevice {
     pub(super) known_as: Option<String>,
     /// The sessions it still has.
     pub(super) sessions: BTreeSet<SessionId>,
+    /// Which run of the agent it is, as it says.
+    pub(super) run: Option<Run>,
+    /// From one answer to the next question.
+    pub(super) ask_every: Duration,
     pub(super) control: Control,
 }
 
@@ -141,6 +145,8 @@ enum Who {
         reported: Reported,
         known_as: Option<String>,
         sessions: BTreeSet<SessionId>,
+        run: Option<Run>,
+        ask_every: Duration,
         version: u16,
     },
     Client {
@@ -161,9 +167,9 @@ impl Who {
             capabilities: None,
         };
         match self {
-            Self::Device { version, epoch, renew_only, .. } => Welcome {
+            Self::Device { version, epoch, renew_only, ask_every, .. } => Welcome {
                 epoch: Some(*epoch),
-                probe_seconds: u32::try_from(Probing::default().every.as_secs()).ok(),
+                probe_seconds: u32::try_from(ask_every.as_secs()).ok(),
                 renew_only: renew_only.then_some(true),
                 ..plain(*version)
             },
@@ -182,6 +188,8 @@ impl Who {
                 reported,
                 known_as,
                 sessions,
+                run,
+                ask_every,
                 version: _,
             } => Admitted::Device(AdmittedDevice {
                 record,
@@ -192,6 +200,8 @@ impl Who {
                 reported,
                 known_as,
                 sessions,
+                run,
+                ask_every,
                 control,
             }),
             Self::Client { user, version: _ } => Admitted::Client(AdmittedClient { user, control }),
@@ -226,12 +236,19 @@ async fn judge(carrier: &Carrier, shared: &Shared, hello: Hello) -> Result<Who, 
                 return Err(known(not_yet_valid(&certificate, now)));
             }
             let sessions = sessions(&hello).map_err(known)?;
+            shared
+                .flapping
+                .count(id, carrier.remote_address(), &shared.store)
+                .await
+                .map_err(known)?;
             let theirs = hello.clock.unwrap_or(now);
             Ok(Who::Device {
                 renew_only: certificate.not_after < now,
                 clock_ahead: theirs.correction_from(now),
                 known_as: hello.name.clone(),
                 sessions,
+                run: hello.run,
+                ask_every: ask_every(&hello),
                 reported: reported(hello),
                 epoch: next_epoch(),
                 record,
@@ -338,6 +355,14 @@ fn sessions(hello: &Hello) -> Result<BTreeSet<SessionId>, Refused> {
         return Err(Refused::new(Code::Protocol, cause, ""));
     }
     Ok(named.iter().copied().collect())
+}
+
+/// As often as the device wants to be asked, within bounds.
+fn ask_every(hello: &Hello) -> Duration {
+    match hello.ask_seconds {
+        Some(seconds) => Duration::from_secs(seconds.into()).clamp(ASK_LEAST, ASK_MOST),
+        None => Probing::default().every,
+    }
 }
 
 fn client_clock(hello: &Hello, now: UnixTime) -> Result<(), Refused> {

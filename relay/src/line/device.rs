@@ -2,6 +2,7 @@
 //!
 //! One task a line, and nothing else while it is idle.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +11,14 @@ use belay_proto::presence::{Effect, Presence, Probing};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::control::{Control as Message, Renamed};
 use belay_tunnel::carrier::Carrier;
+use belay_tunnel::carrier::quic::LineId;
 use belay_tunnel::{clock, framed};
 use tokio::time::{Instant, timeout};
 
 use super::admit::{AdmittedDevice, Control};
 use super::registry::{DeviceGuard, LiveDevice, Order};
 use super::renewal::{answer_renewal, renew_only_line};
-use super::{Shared, held};
+use super::{Shared, held, twin};
 use crate::store::{LineDown, LineUp};
 
 /// Streams a device may open beside its control stream: none today; one so that a newer agent is
@@ -40,11 +42,13 @@ pub(super) struct Line {
     guard: DeviceGuard,
     control: Control,
     name: DeviceName,
+    id: Option<LineId>,
 }
 
 /// Takes an admitted device's line up; `None` when it was not to be held.
 pub(super) async fn begin(
     carrier: Carrier,
+    id: Option<LineId>,
     admitted: AdmittedDevice,
     shared: &Arc<Shared>,
 ) -> Option<Line> {
@@ -57,11 +61,18 @@ pub(super) async fn begin(
         reported,
         known_as,
         sessions,
+        run,
+        ask_every,
         mut control,
     } = admitted;
     let peer = carrier.remote_address();
     if renew_only {
         renew_only_line(&carrier, record.id, control, shared).await;
+        return None;
+    }
+    // Before it can say anything of the device's sessions.
+    if let Err(refused) = Box::pin(twin::claim(&record, run, peer, shared)).await {
+        goodbye(&carrier, &mut control, &refused).await;
         return None;
     }
     // Before anybody can take a session up over this line.
@@ -81,6 +92,7 @@ pub(super) async fn begin(
         platform: reported.platform,
         software: reported.software,
         source: peer,
+        id,
         detail: format!("{}, epoch {}", carrier.kind(), epoch.0),
     };
     if let Err(error) = shared.store.note_line_up(up).await {
@@ -88,7 +100,15 @@ pub(super) async fn begin(
         return None;
     }
     carrier.admit(DEVICE_STREAMS, u32::MAX);
-    let device = Arc::new(LiveDevice::new(record.id, epoch, carrier, clock_ahead, named));
+    let device = Arc::new(LiveDevice::new(
+        record.id,
+        epoch,
+        carrier,
+        clock_ahead,
+        named,
+        run.map(|run| run.this),
+    ));
+    device.ask_every(ask_every);
     for ended in over {
         device.end_session(ended);
     }
@@ -104,18 +124,18 @@ pub(super) async fn begin(
     if known_as.as_deref() != Some(record.name.as_str()) {
         device.rename(record.name.clone());
     }
-    Some(Line { device, guard, control, name: record.name })
+    Some(Line { device, guard, control, name: record.name, id })
 }
 
 impl Line {
     /// Holds the line until it ends.
     pub(super) async fn hold(mut self, shared: &Shared) {
-        let reason = converse(&self.device, &mut self.control, shared).await;
+        let reason = converse(&self.device, self.id, &mut self.control, shared).await;
         Box::pin(self.end(reason, shared)).await;
     }
 
     async fn end(self, reason: End, shared: &Shared) {
-        let Self { device, guard, mut control, name } = self;
+        let Self { device, guard, mut control, name, id: line } = self;
         drop(guard);
         let peer = device.carrier.remote_address();
         if let End::Told(refused) = &reason {
@@ -125,7 +145,8 @@ impl Line {
         }
         let (id, reason) = (device.id, reason.to_string());
         tracing::info!(device = %name, %id, %peer, reason, "line down");
-        let down = LineDown { device: id, last_seen: device.last_seen(), reason, source: peer };
+        let down =
+            LineDown { device: id, last_seen: device.last_seen(), reason, source: peer, id: line };
         if let Err(error) = shared.store.note_line_down(down).await {
             tracing::warn!(device = %id, %error, "cannot record why a line ended");
         }
@@ -156,10 +177,19 @@ impl std::fmt::Display for End {
     }
 }
 
-async fn converse(device: &Arc<LiveDevice>, control: &mut Control, shared: &Shared) -> End {
+async fn converse(
+    device: &Arc<LiveDevice>,
+    id: Option<LineId>,
+    control: &mut Control,
+    shared: &Shared,
+) -> End {
     let start = Instant::now();
     let mut presence = Presence::new(Probing::default(), Duration::ZERO);
+    presence.ask_every(device.asked_every());
+    let mut address = device.carrier.remote_address();
     let (mut renewals, mut strays) = (0, 0);
+    // The first question whose answer proves that the device is there now.
+    let mut proof = u64::MAX;
     loop {
         let due = start + presence.poll_timeout();
         tokio::select! {
@@ -173,6 +203,11 @@ async fn converse(device: &Arc<LiveDevice>, control: &mut Control, shared: &Shar
                     // Boxed, like the rest that is rare: an idle line's task has no room for it.
                     let told = Box::pin(tell_name(device, name, control, shared));
                     if let Err(end) = told.await { return end; }
+                }
+                Order::Prove => {
+                    proof = presence.ask(start.elapsed());
+                    let ping = Message { ping: Some(proof), ..Message::default() };
+                    if let Err(end) = Box::pin(send(control, ping)).await { return end; }
                 }
             },
             () = tokio::time::sleep_until(due) => {
@@ -193,12 +228,26 @@ async fn converse(device: &Arc<LiveDevice>, control: &mut Control, shared: &Shar
                     Err(_) => return End::Closed(closed_how(&device.carrier).await),
                 };
                 // Only what is looked at stays while the answers are sent.
-                let Message { ping, pong, renew, ended, .. } = message;
-                if let Some(number) = pong {
-                    presence.handle_pong(number, start.elapsed());
+                let Message { ping, pong, renew, ended, ask_seconds, .. } = message;
+                if let Some(seconds) = ask_seconds {
+                    presence.ask_every(Duration::from_secs(seconds.into()));
+                    device.ask_every(presence.every());
+                }
+                if let Some(number) = pong && presence.handle_pong(number, start.elapsed()) {
                     device.answered(presence.round_trip());
+                    let now = device.carrier.remote_address();
+                    if let Some(id) = id && now != address {
+                        address = now;
+                        Box::pin(moved(device, id, now, shared)).await;
+                    }
+                    if number >= proof {
+                        proof = u64::MAX;
+                        device.proved();
+                    }
                 }
                 if let Some(number) = ping {
+                    presence.handle_question(start.elapsed());
+                    device.answered(None);
                     let answer = Message { pong: Some(number), ..Message::default() };
                     if let Err(end) = Box::pin(send(control, answer)).await { return end; }
                 }
@@ -224,6 +273,13 @@ async fn converse(device: &Arc<LiveDevice>, control: &mut Control, shared: &Shar
                 }
             }
         }
+    }
+}
+
+/// Where the device is now, for a relay that is killed after this.
+async fn moved(device: &LiveDevice, id: LineId, address: SocketAddr, shared: &Shared) {
+    if let Err(error) = shared.store.note_line_moved(device.id, id, address).await {
+        tracing::warn!(device = %device.id, %error, "cannot keep where a device is now");
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use belay_proto::limits::HELLO_DEADLINE;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::open::ResumeWindows;
-use belay_tunnel::carrier::{Carrier, CarrierError, ResetCode, quic};
+use belay_tunnel::carrier::quic::{self, LineId};
+use belay_tunnel::carrier::{Carrier, CarrierError, ResetCode};
 use dashmap::DashMap;
 use quinn::{Endpoint, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -98,7 +99,7 @@ impl Entered {
         let tasks = shared.tasks.clone();
         tasks.spawn(mover);
         tasks.spawn(async move {
-            let greeting = Box::pin(greeted(carrier.clone(), &shared, (permit, place)));
+            let greeting = Box::pin(greeted(carrier.clone(), None, &shared, (permit, place)));
             let life = async {
                 if let Some(line) = greeting.await {
                     line.hold(&shared).await;
@@ -215,7 +216,7 @@ async fn receive(
 ) -> Option<device::Line> {
     let peer = incoming.remote_address();
     match handshake(incoming, &shared, peer).await {
-        Some(carrier) => greeted(carrier, &shared, (permit, place)).await,
+        Some((carrier, id)) => greeted(carrier, id, &shared, (permit, place)).await,
         None => {
             remembered(&shared).await;
             None
@@ -226,13 +227,14 @@ async fn receive(
 /// From the end of a handshake to a device's line; a client's whole stay.
 async fn greeted(
     carrier: Carrier,
+    id: Option<LineId>,
     shared: &Arc<Shared>,
     place: (OwnedSemaphorePermit, Place),
 ) -> Option<device::Line> {
     match admitted(&carrier, shared).await {
         Some(Admitted::Device(admitted)) => {
             drop(place);
-            device::begin(carrier, admitted, shared).await
+            device::begin(carrier, id, admitted, shared).await
         }
         Some(Admitted::Client(admitted)) => {
             drop(place);
@@ -268,16 +270,20 @@ async fn admitted(carrier: &Carrier, shared: &Arc<Shared>) -> Option<Admitted> {
     }
 }
 
-async fn handshake(incoming: Incoming, shared: &Shared, peer: SocketAddr) -> Option<Carrier> {
-    let connecting = match incoming.accept() {
-        Ok(connecting) => connecting,
+async fn handshake(
+    incoming: Incoming,
+    shared: &Shared,
+    peer: SocketAddr,
+) -> Option<(Carrier, Option<LineId>)> {
+    let (connecting, id) = match quic::accept(incoming) {
+        Ok(accepted) => accepted,
         Err(error) => {
             tracing::debug!(%peer, %error, "a first packet led nowhere");
             return None;
         }
     };
     match tokio::time::timeout(shared.limits.handshake, connecting).await {
-        Ok(Ok(connection)) => Some(quic::accepted(connection)),
+        Ok(Ok(connection)) => Some((quic::accepted(connection), id)),
         Ok(Err(error)) => {
             if let Some(refused) = handshake_refusal(&CarrierError::from(error)) {
                 shared.strangers.refused(peer, &refused).await;

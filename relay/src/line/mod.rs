@@ -2,20 +2,26 @@
 //!
 //! `listen` takes handshakes in, bounded; `admit` judges who it is; `device` and `client` hold an
 //! admitted connection; `renewal` and `held` answer what a device asks for and says of its
-//! sessions; `registry` knows all that is live; `session` opens, gives back and splices; `revoke`
-//! ends what a change no longer allows. Every task lives in the listener's tracker, and nothing
+//! sessions; `registry` knows all that is live, `left` tells those that a killed relay left behind; `session` opens, gives back and splices; `revoke`
+//! ends what a change no longer allows; `twin` and `flapping` look at a device that comes too often or
+//! twice. Every task lives in the listener's tracker, and nothing
 //! here ever sees plaintext.
 
 mod admit;
 mod client;
 mod device;
+mod flapping;
 mod held;
+mod left;
 mod listen;
 mod registry;
 mod renewal;
 mod revoke;
 mod session;
+mod twin;
 
+pub use flapping::Flapping;
+pub(crate) use left::tell_left_lines;
 pub(crate) use listen::Entered;
 pub use listen::{Door, Limits, Listener};
 pub use registry::Registry;
@@ -41,6 +47,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Bounds what strangers can make it record.
     pub strangers: Arc<Strangers>,
+    /// Slows down who connects again and again.
+    pub flapping: Flapping,
     /// Bounds.
     pub limits: Limits,
     /// No new sessions from now on.

@@ -10,6 +10,7 @@ use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::clones::{self, CloneAlarm};
 use super::rows::{Digest, column, device_id, digest, parse, time};
 use super::writer::{Fails, Tx};
 use super::{Actor, Change, EventKind, Store, StoreError};
@@ -45,6 +46,8 @@ pub struct DeviceRecord {
     pub last_end: Option<String>,
     /// Last second of its newest certificate.
     pub certificate_ends: UnixTime,
+    /// Its key was seen on two machines, and nobody has decided yet.
+    pub clone: Option<CloneAlarm>,
 }
 
 impl DeviceRecord {
@@ -130,7 +133,8 @@ impl Store {
         let rows = sqlx::query(
             "SELECT d.id, d.name, d.status, d.enrolled, d.key_digest, d.next_key_digest,
                     d.ssh_host_key, d.hostname, d.platform, d.software, d.last_seen, d.last_end,
-                    d.certificate_ends, l.name AS label_name, l.value AS label_value
+                    d.certificate_ends, d.clone_since, d.clone_source, d.clone_kept, d.clone_refused,
+                    l.name AS label_name, l.value AS label_value
              FROM devices d LEFT JOIN device_labels l ON l.device_id = d.id
              WHERE d.status <> 'decommissioned' ORDER BY d.name",
         )
@@ -180,6 +184,12 @@ impl Tx {
             let detail = format!("{}{reason}", told.join(", "));
             self.append(&by.event(EventKind::DeviceChanged).device(old.id).detail(&detail)).await?;
             self.announce(Change::DeviceEdited(old.id));
+        }
+        if change.status.is_some() && old.clone.is_some() {
+            let decided = format!("the alarm of two machines with one key was closed{reason}");
+            self.close_alarm(old.id).await?;
+            let event = by.event(EventKind::DeviceStatus).device(old.id);
+            self.append(&event.detail(&decided)).await?;
         }
         if let Some(status) = change.status.filter(|status| *status != old.status) {
             sqlx::query("UPDATE devices SET status = $2 WHERE id = $1")
@@ -315,7 +325,8 @@ async fn by_id(
     let rows = sqlx::query(
         "SELECT d.id, d.name, d.status, d.enrolled, d.key_digest, d.next_key_digest,
                 d.ssh_host_key, d.hostname, d.platform, d.software, d.last_seen, d.last_end,
-                d.certificate_ends, l.name AS label_name, l.value AS label_value
+                d.certificate_ends, d.clone_since, d.clone_source, d.clone_kept, d.clone_refused,
+                l.name AS label_name, l.value AS label_value
          FROM devices d LEFT JOIN device_labels l ON l.device_id = d.id
          WHERE d.id = $1",
     )
@@ -363,6 +374,7 @@ fn record(row: &SqliteRow, id: DeviceId) -> Result<DeviceRecord, StoreError> {
         last_seen: last_seen.map(time).transpose()?,
         last_end: column(row, "last_end")?,
         certificate_ends: time(column(row, "certificate_ends")?)?,
+        clone: clones::alarm(row)?,
     })
 }
 

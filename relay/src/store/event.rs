@@ -67,6 +67,10 @@ kinds! {
     LineRefused = "line-refused",
     /// A device's line ended.
     LineDown = "line-down",
+    /// A device opens lines far too often; said once a minute.
+    LineFlapping = "line-flapping",
+    /// Two machines were alive with one device's key.
+    CloneSuspected = "clone-suspected",
     /// A device got a new certificate.
     Renewed = "renewed",
     /// A device did not get a new certificate.

@@ -7,7 +7,9 @@ use belay_proto::ids::DeviceId;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 
-use super::rows::{Digest, column, device_id, seconds};
+use belay_tunnel::carrier::quic::LineId;
+
+use super::rows::{Digest, column, device_id, parse, seconds};
 use super::writer::{Fails, Tx};
 use super::{Event, EventKind, Store, StoreError};
 use crate::span::date;
@@ -29,6 +31,8 @@ pub struct LineUp {
     pub software: String,
     /// Where it comes from.
     pub source: SocketAddr,
+    /// The id the relay gave its connection, over QUIC.
+    pub id: Option<LineId>,
     /// More for the record: carrier, epoch.
     pub detail: String,
 }
@@ -44,6 +48,19 @@ pub struct LineDown {
     pub reason: String,
     /// Where it came from.
     pub source: SocketAddr,
+    /// The id the relay gave its connection, over QUIC.
+    pub id: Option<LineId>,
+}
+
+/// A line that was up when the relay was killed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftLine {
+    /// Whose.
+    pub device: DeviceId,
+    /// Where it was last.
+    pub address: SocketAddr,
+    /// The id the relay gave its connection.
+    pub id: LineId,
 }
 
 /// A device asks for a new certificate.
@@ -110,6 +127,29 @@ impl Store {
         self.write(move |tx| Box::pin(async move { tx.line_up(&up).await })).await
     }
 
+    /// Keeps where a line's device is now. Not recorded: devices move.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn note_line_moved(
+        &self,
+        device: DeviceId,
+        id: LineId,
+        address: SocketAddr,
+    ) -> Result<(), StoreError> {
+        self.write(move |tx| Box::pin(async move { tx.line_moved(device, id, address).await }))
+            .await
+    }
+
+    /// The lines that were up when the relay was killed, and are not any more. Asked before there
+    /// are others.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take_left_lines(&self) -> Result<Vec<LeftLine>, StoreError> {
+        self.write(|tx| Box::pin(async move { tx.take_left_lines().await })).await
+    }
+
     /// Keeps when and why a line ended, and records it.
     ///
     /// # Errors
@@ -152,8 +192,70 @@ impl Tx {
         .execute(&mut self.conn)
         .await
         .map_err(doing())?;
+        match up.id {
+            Some(LineId(id)) => {
+                sqlx::query(
+                    "INSERT INTO lines (device, address, id) VALUES ($1, $2, $3)
+                     ON CONFLICT (device) DO UPDATE SET address = excluded.address, id = excluded.id",
+                )
+                .bind(up.device.as_bytes().as_slice())
+                .bind(up.source.to_string())
+                .bind(id.as_slice().to_owned())
+                .execute(&mut self.conn)
+                .await
+                .map_err(doing())?;
+            }
+            None => {
+                sqlx::query("DELETE FROM lines WHERE device = $1")
+                    .bind(up.device.as_bytes().as_slice())
+                    .execute(&mut self.conn)
+                    .await
+                    .map_err(doing())?;
+            }
+        }
         let event = Event::new(EventKind::LineUp).device(up.device).source(up.source);
         self.append(&event.detail(&up.detail)).await
+    }
+
+    async fn line_moved(
+        &mut self,
+        device: DeviceId,
+        LineId(id): LineId,
+        address: SocketAddr,
+    ) -> Result<(), StoreError> {
+        sqlx::query("UPDATE lines SET address = $3 WHERE device = $1 AND id = $2")
+            .bind(device.as_bytes().as_slice())
+            .bind(id.as_slice().to_owned())
+            .bind(address.to_string())
+            .execute(&mut self.conn)
+            .await
+            .map_err(doing())?;
+        Ok(())
+    }
+
+    async fn take_left_lines(&mut self) -> Result<Vec<LeftLine>, StoreError> {
+        let rows = sqlx::query("SELECT device, address, id FROM lines")
+            .fetch_all(&mut self.conn)
+            .await
+            .map_err(doing())?;
+        let mut left = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let id: &[u8] = column(row, "id")?;
+            left.push(LeftLine {
+                device: device_id(column(row, "device")?)?,
+                address: parse(column(row, "address")?, "a line's address")?,
+                id: LineId(id.try_into().map_err(|_| StoreError::Unreadable("a line's id"))?),
+            });
+        }
+        sqlx::query(
+            "UPDATE devices SET last_end = 'the relay was killed'
+             WHERE id IN (SELECT device FROM lines)",
+        )
+        .execute(&mut self.conn)
+        .await
+        .map_err(doing())?;
+        sqlx::query("DELETE FROM lines").execute(&mut self.conn).await.map_err(doing())?;
+        Ok(left)
     }
 
     async fn line_down(&mut self, down: &LineDown) -> Result<(), StoreError> {
@@ -168,6 +270,15 @@ impl Tx {
             .execute(&mut self.conn)
             .await
             .map_err(doing())?;
+        // By its own id: a late end of an older line is not the end of a newer one.
+        if let Some(LineId(id)) = down.id {
+            sqlx::query("DELETE FROM lines WHERE device = $1 AND id = $2")
+                .bind(down.device.as_bytes().as_slice())
+                .bind(id.as_slice().to_owned())
+                .execute(&mut self.conn)
+                .await
+                .map_err(doing())?;
+        }
         self.append(&event).await
     }
 

@@ -6,6 +6,7 @@
 //! that SQLite and PostgreSQL share. What it is not: it holds no private key and asks no policy.
 
 mod actor;
+mod clones;
 mod codes;
 mod decisions;
 mod devices;
@@ -36,12 +37,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
 pub use actor::Actor;
+pub use clones::{CloneAlarm, CloneSeen};
 pub use codes::{CodeError, LoginCode};
 pub use devices::{DeviceChangeError, DeviceRecord};
 pub use enrolment::{EnrolError, Enrolled, Enrolment, NameWish};
 pub use error::StoreError;
 pub use event::{Decision, Event, EventKind};
-pub use lines::{LineDown, LineUp, Renewal, RenewalError};
+pub use lines::{LeftLine, LineDown, LineUp, Renewal, RenewalError};
 pub use reconcile::Reconciled;
 pub use sessions::{Ending, OpenSessionError, Over, Passed, SessionRecord, Whose};
 pub use tokens::{BadPattern, NamePattern, NewToken};

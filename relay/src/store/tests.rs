@@ -8,6 +8,8 @@ use belay_proto::policy::Role;
 use belay_proto::time::UnixTime;
 use uuid::Uuid;
 
+use belay_tunnel::carrier::quic::LineId;
+
 use super::*;
 
 pub(super) const NOW: UnixTime = UnixTime(1_800_000_000);
@@ -289,6 +291,7 @@ async fn until_a_new_key_is_used_the_old_one_still_opens() {
         platform: "linux".into(),
         software: "belay-agent/9".into(),
         source: peer(),
+        id: Some(LineId([key; 8])),
         detail: "quic".into(),
     };
     let stolen = f.store.note_renewal(renewal(2)).await;
@@ -302,8 +305,13 @@ async fn until_a_new_key_is_used_the_old_one_still_opens() {
     f.store.note_line_up(line_up(7)).await.unwrap();
     let record = f.device("pump").await;
     assert!(!record.has_key(&[1; 32]) && record.has_key(&[7; 32]));
-    let down =
-        LineDown { device: pump.id, last_seen: LATER, reason: "silent".into(), source: peer() };
+    let down = LineDown {
+        device: pump.id,
+        last_seen: LATER,
+        reason: "silent".into(),
+        source: peer(),
+        id: None,
+    };
     f.store.note_line_down(down).await.unwrap();
     let record = f.device("pump").await;
     assert_eq!((record.last_seen, record.last_end.as_deref()), (Some(LATER), Some("silent")));
@@ -313,6 +321,45 @@ async fn until_a_new_key_is_used_the_old_one_still_opens() {
     for kind in ["renewed", "line-up", "line-down", "device-status"] {
         assert!(kinds.iter().any(|k| k == kind), "{kind}");
     }
+}
+
+#[tokio::test]
+async fn lines_that_a_killed_relay_left_are_handed_out_once_and_by_their_newest() {
+    let f = fixture().await;
+    f.token(1, 9, None).await;
+    let pump = f.enrol(1, 1, exactly("pump")).await.unwrap();
+    let fan = f.enrol(1, 2, exactly("fan")).await.unwrap();
+    let up = |device, id: u8| LineUp {
+        device,
+        key_digest: [1; 32],
+        at: NOW,
+        hostname: String::new(),
+        platform: String::new(),
+        software: String::new(),
+        source: peer(),
+        id: Some(LineId([id; 8])),
+        detail: String::new(),
+    };
+    let down = |device, id: u8| LineDown {
+        device,
+        last_seen: NOW,
+        reason: "late".into(),
+        source: peer(),
+        id: Some(LineId([id; 8])),
+    };
+    f.store.note_line_up(up(pump.id, 1)).await.unwrap();
+    f.store.note_line_up(up(fan.id, 2)).await.unwrap();
+    f.store.note_line_up(up(pump.id, 3)).await.unwrap();
+    f.store.note_line_down(down(pump.id, 1)).await.unwrap();
+    f.store.note_line_down(down(fan.id, 2)).await.unwrap();
+    let moved: SocketAddr = "[2001:db8::7]:9".parse().unwrap();
+    f.store.note_line_moved(pump.id, LineId([1; 8]), peer()).await.unwrap();
+    f.store.note_line_moved(pump.id, LineId([3; 8]), moved).await.unwrap();
+    let left = LeftLine { device: pump.id, address: moved, id: LineId([3; 8]) };
+    assert_eq!(f.store.take_left_lines().await.unwrap(), [left]);
+    assert_eq!(f.device("pump").await.last_end.as_deref(), Some("the relay was killed"));
+    assert_eq!(f.device("fan").await.last_end.as_deref(), Some("late"));
+    assert_eq!(f.store.take_left_lines().await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -174,7 +174,7 @@ impl Site {
         (id, Identity { key, certificate: issued.certificate, side: Side::Device })
     }
 
-    async fn dial(&self, who: &Identity) -> (Dialler, Carrier) {
+    pub(crate) async fn dial(&self, who: &Identity) -> (Dialler, Carrier) {
         let address = self.relay.as_ref().unwrap().address;
         let own = (vec![who.certificate.clone()], who.key.to_der());
         let verifier = RelayVerifier::pinned(self.authority.ca().clone(), UnixTime(0));

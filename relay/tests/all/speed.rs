@@ -56,6 +56,7 @@ async fn acknowledged_records_a_second() {
                     platform: "linux/aarch64".into(),
                     software: "belay-agent/0.1.0".into(),
                     source: ([192, 0, 2, 1], 9).into(),
+                    id: None,
                     detail: "quic".into(),
                 };
                 async move { store.note_line_up(up).await.unwrap() }

@@ -15,7 +15,7 @@ use belay_relay::api::Api;
 use belay_relay::audit::Strangers;
 use belay_relay::ca::{Authority, RelayCertificate};
 use belay_relay::config::{self, Config};
-use belay_relay::line::{Door, Limits, Shared};
+use belay_relay::line::{Door, Flapping, Limits, Shared};
 use belay_relay::listen::https;
 use belay_relay::presence::NobodyPresent;
 use belay_relay::store::{Actor, Decision, LoginCode, Store};
@@ -126,6 +126,7 @@ impl Relay {
             authority: Arc::clone(&authority),
             registry: Arc::default(),
             strangers: Arc::clone(&strangers),
+            flapping: Flapping::default(),
             limits: Limits::of(&config),
             draining: stop.clone(),
             stop: stop.clone(),

@@ -1,8 +1,9 @@
 //! Very many devices: how fast they connect, and what each costs the relay while it is idle.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 
 use super::footprint::Memory;
 use super::ours::Deployment;
@@ -18,7 +19,7 @@ const PORT: u16 = 4433;
 
 /// Between two looks at memory: each device is probed once meanwhile
 /// (`belay_proto::presence::Probing`).
-const ROUND: Duration = Duration::from_secs(26);
+pub const ROUND: Duration = Duration::from_secs(26);
 
 /// How far to go.
 #[derive(Debug, Clone)]
@@ -29,7 +30,32 @@ pub struct Plan {
     pub settle: u32,
     /// Further rounds at the largest size, a look after each.
     pub hold: u32,
+    /// Devices of the herd that must come back after the relay was restarted; 0: none is.
+    pub returning: u32,
 }
+
+/// How a herd came back after its relay was restarted.
+#[derive(Debug, Clone)]
+pub struct Return {
+    /// How the relay ended.
+    pub signal: Signal,
+    /// How many lines there were.
+    pub devices: u32,
+    /// From the signal to the last device's answer to a probe.
+    pub seconds: f64,
+    /// Devices not back when patience ended.
+    pub missing: usize,
+    /// The new relay's resident memory with all of them, over the old one's before.
+    pub memory: f64,
+    /// Attempts that failed on the way, by reason.
+    pub attempts: Vec<(String, usize)>,
+}
+
+/// Longer than any herd should take; what is missing then is counted as failed.
+const BACK_WITHIN: Duration = Duration::from_secs(180);
+
+/// The largest memory counts, not the one it settles at: looked at so often.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// What was found.
 #[derive(Debug, Clone, Default)]
@@ -109,5 +135,77 @@ pub fn measure(lab: &Lab, plan: &Plan, mut say: impl FnMut(&str)) -> Result<Foun
         found.held.push((resident()? - found.empty) / f64::from(most));
     }
     found.lost = fleet.standing()?.lost.into_iter().collect();
+    Ok(found)
+}
+
+/// Connects a herd to a relay of its own, and restarts that: by SIGTERM, then by SIGKILL.
+///
+/// # Errors
+/// When the relay or the fleet cannot be run at all.
+pub fn measure_return(
+    lab: &Lab,
+    devices: u32,
+    settle: Duration,
+    mut say: impl FnMut(&str),
+) -> Result<Vec<Return>> {
+    let deployment = Deployment::init(lab, "herd-relay", PORT + 1)?;
+    let file = lab.dir().join("herd.credentials");
+    say(&format!("enrolling {devices} simulated devices"));
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting a runtime")?
+        .block_on(Credentials::enrol(&deployment.data, "sim", devices))?
+        .save(&file)?;
+    let mut relay = deployment.start(lab)?;
+    let mut fleet =
+        Remote::start(|program| lab.ns("device").bare(program), &file, &relay.address.to_string())?;
+    say(&format!("connecting {devices} simulated devices"));
+    let ramp = Ramp { devices: devices as usize, in_flight: IN_FLIGHT, per_second: None };
+    fleet.faithful(true)?;
+    fleet.connect(ramp)?;
+    // One that failed at first, as on a busy machine, dials again.
+    let deadline = Instant::now() + BACK_WITHIN;
+    while fleet.standing()?.alive < devices as usize {
+        ensure!(Instant::now() < deadline, "not connected: {:?}", fleet.standing()?);
+        std::thread::sleep(LOOK);
+    }
+    let mut found = Vec::new();
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        // Lines are as they are in the field: each has been probed, and its handshake is long over.
+        std::thread::sleep(settle);
+        let idle = Memory::of(relay.process.pid())?.resident;
+        say(&format!("restarting the relay of {devices} devices by {signal}"));
+        let before = fleet.standing()?;
+        let began = Instant::now();
+        relay.process.signal(signal)?;
+        relay.process.wait(BACK_WITHIN)?;
+        say(&format!("the relay ended after {:.1} s", began.elapsed().as_secs_f64()));
+        relay = deployment.start(lab)?;
+        let (mut most, mut last_back, mut alive) = (0.0_f64, Duration::ZERO, 0);
+        while began.elapsed() < BACK_WITHIN {
+            let now = fleet.standing()?;
+            most = most.max(Memory::of(relay.process.pid())?.resident);
+            if now.again > before.again && now.alive != alive {
+                (alive, last_back) = (now.alive, began.elapsed());
+            }
+            if now.again - before.again >= u64::from(devices) && now.alive == devices as usize {
+                break;
+            }
+            std::thread::sleep(LOOK);
+        }
+        let now = fleet.standing()?;
+        let attempts = now.attempts.iter().map(|(why, n)| {
+            (why.clone(), n - before.attempts.get(why).copied().unwrap_or_default())
+        });
+        found.push(Return {
+            signal,
+            devices,
+            seconds: last_back.as_secs_f64(),
+            missing: (devices as usize).saturating_sub(now.alive),
+            memory: most / idle,
+            attempts: attempts.filter(|(_, n)| *n > 0).collect(),
+        });
+    }
     Ok(found)
 }

@@ -7,11 +7,12 @@
 //!
 //! `ours` and `peer` bring both up in the same lab; a [`Way`] is one of the ways in that are
 //! compared. `transfer`, `prompt` and `echo` are what is done through each; `herd` is about very
-//! many devices, `footprint` about one. `plan` puts them together into the table.
+//! many devices, `footprint` and `idle` about one. `plan` puts them together into the table.
 
 pub mod echo;
 pub mod footprint;
 pub mod herd;
+pub mod idle;
 pub mod machine;
 pub mod ours;
 pub mod peer;

@@ -59,7 +59,7 @@ impl Deployment {
     ///
     /// # Errors
     /// When it does not.
-    pub fn start(self, lab: &Lab) -> Result<Relay> {
+    pub fn start(&self, lab: &Lab) -> Result<Relay> {
         let ns = lab.ns("relay");
         let mut command = ns.bare(program("belay-relay")?);
         // A line of log for each of 20,000 devices is not what is measured.
@@ -70,7 +70,7 @@ impl Deployment {
             ensure!(Instant::now() < deadline, "the relay does not listen: {}", process.log());
             std::thread::sleep(Duration::from_millis(10));
         }
-        Ok(Relay { process, address: self.address, code: self.code })
+        Ok(Relay { process, address: self.address, code: self.code.clone() })
     }
 }
 
@@ -91,6 +91,14 @@ impl Ours {
     /// # Errors
     /// When a part does not start, or the device does not come online.
     pub fn start(lab: &Lab) -> Result<Self> {
+        Self::start_with(lab, |_| Ok(()))
+    }
+
+    /// The same; `enrolled` is given the device's state directory before its agent runs.
+    ///
+    /// # Errors
+    /// When a part does not start, or the device does not come online.
+    pub fn start_with(lab: &Lab, enrolled: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
         let relay = Deployment::init(lab, "relay", 443)?.start(lab)?;
         let home = lab.dir().join("home");
         let laptop = lab.ns("laptop");
@@ -103,6 +111,7 @@ impl Ours {
         let mut enrol = device.bare(&agent);
         enrol.args(["enroll", &token, "--state"]).arg(&state);
         run(&mut enrol)?;
+        enrolled(&state)?;
         let mut command = with_empty_home(device, &agent);
         command.arg("run").arg("--state").arg(&state);
         let agent = lab.spawn("belay-agent", command)?;
@@ -125,6 +134,17 @@ impl Ours {
             ensure!(Instant::now() < deadline, "the device stays offline: {}", self.agent.log());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Whether the device's line is up, and has been for so many seconds.
+    ///
+    /// # Errors
+    /// When the relay cannot be asked.
+    pub fn line_is_up(&self, laptop: &Netns, seconds: f64) -> Result<bool> {
+        let devices = ask(laptop, &self.home, &["devices"])?;
+        let since = devices.pointer("/0/line/since").and_then(Value::as_u64);
+        let now = belay_tunnel::clock::now().0;
+        Ok(since.is_some_and(|since| now.saturating_sub(since) as f64 + 1.0 >= seconds))
     }
 
     /// Plain `ssh` with the configuration that `belay ssh-config` writes.

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use super::Way;
 use super::footprint;
 use super::herd;
+use super::idle::{self, Counted};
 use super::machine::{Machine, load};
 use super::ours::Ours;
 use super::peer::Peer;
@@ -34,6 +35,8 @@ pub struct Plan {
     pub slow: Slow,
     /// The herd.
     pub herd: herd::Plan,
+    /// NATs that an idle line stands behind.
+    pub idle: Vec<idle::Behind>,
     /// Sessions open at once for the agent's memory.
     pub sessions: u32,
     /// Only these parts; empty: all.
@@ -68,6 +71,10 @@ pub enum Part {
     Slow,
     /// Simulated devices.
     Herd,
+    /// The cost of a line that nobody uses.
+    Idle,
+    /// Simulated devices that come back after the relay was restarted.
+    Return,
     /// The agent's memory and size.
     Footprint,
 }
@@ -82,7 +89,8 @@ impl Plan {
             prompts: 21,
             echoes: 3000,
             slow: Slow { mebibytes: 32, transfers: 3, prompts: 7, echoes: 60 },
-            herd: herd::Plan { sizes: vec![5_000, 20_000], settle: 1, hold: 4 },
+            herd: herd::Plan { sizes: vec![5_000, 20_000], settle: 1, hold: 4, returning: 10_000 },
+            idle: idle::FULL.to_vec(),
             sessions: 8,
             only: Vec::new(),
             shipped_agent: None,
@@ -98,7 +106,8 @@ impl Plan {
             prompts: 3,
             echoes: 200,
             slow: Slow { mebibytes: 2, transfers: 1, prompts: 1, echoes: 5 },
-            herd: herd::Plan { sizes: vec![100, 400], settle: 0, hold: 0 },
+            herd: herd::Plan { sizes: vec![100, 400], settle: 0, hold: 0, returning: 200 },
+            idle: idle::QUICK.to_vec(),
             sessions: 2,
             ..Self::full()
         }
@@ -125,11 +134,26 @@ const LEG_RATE: u64 = 100_000_000;
 pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Result<(Machine, Table)> {
     let mut machine = Machine::look()?;
     let mut table = Table::default();
-    let fast = [Part::Transfer, Part::Prompt, Part::Echo, Part::Herd, Part::Footprint];
+    let fast =
+        [Part::Transfer, Part::Prompt, Part::Echo, Part::Herd, Part::Return, Part::Footprint];
     if fast.into_iter().any(|part| plan.wants(part)) {
         say("bringing both up in a lab of kernel links");
         let lab = Lab::new(&Topology::default())?;
         on_fast_links(plan, &lab, &mut table, &mut say).context("on kernel links")?;
+    }
+    if plan.wants(Part::Idle) {
+        say("idle lines behind NATs; about ten minutes");
+        for counted in idle::measure(&plan.idle).context("idle lines")? {
+            let Counted { forgets, bytes, packets, seconds } = counted;
+            say(&format!("{forgets} s NAT: {bytes} bytes in {packets} packets in {seconds:.0} s"));
+            table.push(Row {
+                figure: format!("idle line a month, NAT of {forgets} s"),
+                ours: counted.megabytes_a_month(),
+                peer: None,
+                unit: Unit::MegabytesAMonth,
+                goal: Goal::AtMost(if forgets < 300 { 8.0 } else { 2.0 }),
+            });
+        }
     }
     if plan.wants(Part::Slow) {
         say("bringing both up in a lab of slow links");
@@ -177,6 +201,9 @@ fn on_fast_links(
     }
     if plan.wants(Part::Herd) {
         many_devices(plan, lab, table, say)?;
+    }
+    if plan.wants(Part::Return) {
+        they_return(plan, lab, table, say)?;
     }
     Ok(())
 }
@@ -371,6 +398,29 @@ fn many_devices(
         let at = (latencies.len() * share / 100).min(latencies.len().saturating_sub(1));
         let ours = latencies.get(at).copied().unwrap_or_default();
         push(format!("device up, {name}"), ours, Unit::Milliseconds, Goal::Shown);
+    }
+    Ok(())
+}
+
+fn they_return(
+    plan: &Plan,
+    lab: &Lab,
+    table: &mut Table,
+    say: &mut impl FnMut(&str),
+) -> Result<()> {
+    let mut push = |figure: String, ours: f64, unit, goal| {
+        table.push(Row { figure, ours, peer: None, unit, goal });
+    };
+    for back in herd::measure_return(lab, plan.herd.returning, herd::ROUND, &mut *say)? {
+        let what = format!("{} devices back after {}", back.devices, back.signal);
+        for (why, n) in &back.attempts {
+            say(&format!("{n} attempts failed on the way: {why}"));
+        }
+        push(what, back.seconds, Unit::Seconds, Goal::AtMost(30.0));
+        let missing = back.missing as f64;
+        push(format!("not back after {}", back.signal), missing, Unit::Count, Goal::AtMost(0.0));
+        let figure = format!("relay memory meanwhile, times idle, {}", back.signal);
+        push(figure, back.memory, Unit::Times, Goal::AtMost(1.2));
     }
     Ok(())
 }

@@ -34,6 +34,12 @@ pub enum Unit {
     PerSecond,
     /// A number of something.
     Count,
+    /// Seconds.
+    Seconds,
+    /// So many times what it was.
+    Times,
+    /// 10^6 bytes in 30 days.
+    MegabytesAMonth,
 }
 
 /// One line.
@@ -98,6 +104,9 @@ impl Unit {
             Self::Mebibytes => format!("{value:.1} MiB"),
             Self::PerSecond => format!("{value:.0} /s"),
             Self::Count => format!("{value:.0}"),
+            Self::Seconds => format!("{value:.1} s"),
+            Self::Times => format!("{value:.2} x"),
+            Self::MegabytesAMonth => format!("{value:.2} MB"),
         }
     }
 }

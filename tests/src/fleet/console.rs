@@ -17,6 +17,8 @@ pub enum Request {
     Connect(Ramp),
     /// Cut the newest lines silently; answered by a [`super::Standing`].
     Vanish(usize),
+    /// Whether lines that end are dialled again; answered by a [`super::Standing`].
+    Faithful(bool),
     /// Answered by a [`super::Standing`].
     Standing,
 }
@@ -38,6 +40,10 @@ pub async fn serve(fleet: Credentials, address: SocketAddr, patience: Duration) 
                 herd.vanish(count);
                 // Aborted tasks drop their lines on their next turn.
                 tokio::task::yield_now().await;
+                serde_json::to_string(&herd.standing())?
+            }
+            Request::Faithful(faithful) => {
+                herd.faithful(faithful);
                 serde_json::to_string(&herd.standing())?
             }
             Request::Standing => serde_json::to_string(&herd.standing())?,

@@ -32,6 +32,26 @@ pub(super) struct Target {
     pub(super) patience: Duration,
 }
 
+/// Why a line ended.
+pub(super) struct Lost {
+    /// What it is counted under.
+    pub(super) why: String,
+    /// When the relay said to dial again.
+    pub(super) told_to_wait: Option<Duration>,
+}
+
+impl From<String> for Lost {
+    fn from(why: String) -> Self {
+        Self { why, told_to_wait: None }
+    }
+}
+
+impl From<&str> for Lost {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
 /// A line that was welcomed.
 pub(super) struct Line {
     carrier: Carrier,
@@ -65,13 +85,16 @@ async fn greet(carrier: Carrier, member: &Member) -> Result<Line> {
         capabilities: None,
         name: Some(member.name.to_string()),
         sessions: None,
+        run: None,
+        ask_seconds: None,
     };
     framed::write(&mut send, &hello).await.context("Hello")?;
     let mut recv = Messages::new(recv);
     let answer = recv.next::<HelloAnswer>().await.context("answer to Hello")?;
     let answer = answer.context("the relay closed the line instead of answering Hello")?;
     if let Some(refused) = answer.refused {
-        anyhow::bail!("refused: {refused}");
+        let told = refused.to_string();
+        return Err(anyhow::Error::new(refused).context(format!("refused: {told}")));
     }
     answer.welcome.context("an empty answer to Hello")?;
     Ok(Line { carrier, send, recv })
@@ -80,7 +103,7 @@ async fn greet(carrier: Carrier, member: &Member) -> Result<Line> {
 impl Line {
     /// Holds the line until it ends; says why. `probed` is called for each probe answered.
     /// The first must come before `deadline`.
-    pub(super) async fn hold(mut self, deadline: Instant, mut probed: impl FnMut()) -> String {
+    pub(super) async fn hold(mut self, deadline: Instant, mut probed: impl FnMut()) -> Lost {
         let mut sessions = JoinSet::new();
         let mut waiting = true;
         loop {
@@ -89,29 +112,30 @@ impl Line {
                     Ok((send, recv)) => {
                         sessions.spawn(echo(send, recv));
                     }
-                    Err(error) => return error.to_string(),
+                    Err(error) => return error.to_string().into(),
                 },
                 Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
                     if let Err(error) = ended && error.is_panic() {
-                        return "a session's task panicked".to_owned();
+                        return "a session's task panicked".into();
                     }
                 }
                 () = tokio::time::sleep_until(deadline), if waiting => {
-                    return "no probe in time".to_owned();
+                    return "no probe in time".into();
                 }
                 message = self.recv.next::<Control>() => {
                     let message = match message {
                         Ok(Some(message)) => message,
-                        Ok(None) => return "the relay closed the line".to_owned(),
-                        Err(error) => return belay_proto::error_line::one_line(&error),
+                        Ok(None) => return "the relay closed the line".into(),
+                        Err(error) => return belay_proto::error_line::one_line(&error).into(),
                     };
                     if let Some(refused) = message.goodbye {
-                        return format!("the relay said: {refused}");
+                        let why = format!("the relay said: {refused}");
+                        return Lost { why, told_to_wait: refused.told_to_wait() };
                     }
                     if let Some(ping) = message.ping {
                         let pong = Control { pong: Some(ping), ..Control::default() };
                         if let Err(error) = framed::write(&mut self.send, &pong).await {
-                            return belay_proto::error_line::one_line(&error);
+                            return belay_proto::error_line::one_line(&error).into();
                         }
                         waiting = false;
                         probed();

@@ -6,20 +6,27 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use belay_proto::refusal::Refused;
 use belay_tunnel::carrier::quic::{Dialler, Role};
 use belay_tunnel::pki::RelayVerifier;
+use belay_tunnel::reach::Backoff;
 use belay_tunnel::{clock, tls};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::device::{self, Target};
+use super::device::{self, Lost, Target};
 use super::{Credentials, Member};
+
+/// How long one attempt of a device that returns may take: an agent gives its dial 10 s and its
+/// greeting 10 s.
+const AGAIN_WITHIN: Duration = Duration::from_secs(20);
 
 /// Connections that share a socket. Each socket is one task that takes packets in; more sockets
 /// would only spread the same work.
@@ -61,6 +68,10 @@ pub struct Standing {
     pub probes: u64,
     /// Lines that ended after they had been up, by reason.
     pub lost: BTreeMap<String, usize>,
+    /// Lines that came up again after that ([`Herd::faithful`]).
+    pub again: u64,
+    /// Attempts at it that failed, by reason.
+    pub attempts: BTreeMap<String, usize>,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +93,7 @@ pub struct Herd {
     /// Ramps settled so far: connected and failed together.
     settled: watch::Sender<usize>,
     begun: usize,
+    faithful: Arc<AtomicBool>,
     ends: Vec<tokio::task::AbortHandle>,
 }
 
@@ -108,6 +120,7 @@ impl Herd {
             book: Arc::default(),
             settled: watch::Sender::new(0),
             begun: 0,
+            faithful: Arc::default(),
             ends: Vec::new(),
         })
     }
@@ -149,14 +162,14 @@ impl Herd {
         let socket = self.begun % self.sockets.len();
         let dialler = self.sockets.get(socket).context("the herd has no socket")?.clone();
         self.begun += 1;
-        let line = life(
+        let life = Life {
             dialler,
-            self.target.clone(),
+            target: self.target.clone(),
             member,
-            turn,
-            Arc::clone(&self.book),
-            self.settled.clone(),
-        );
+            book: Arc::clone(&self.book),
+            faithful: Arc::clone(&self.faithful),
+        };
+        let line = life.live(turn, self.settled.clone());
         self.ends.push(self.lines.spawn(line));
         Ok(())
     }
@@ -181,6 +194,11 @@ impl Herd {
         }
     }
 
+    /// Whether a device whose line ends dials again, with an agent's waits, until it has one.
+    pub fn faithful(&self, faithful: bool) {
+        self.faithful.store(faithful, Ordering::Relaxed);
+    }
+
     /// How it stands.
     #[must_use]
     pub fn standing(&self) -> Standing {
@@ -188,52 +206,105 @@ impl Herd {
     }
 }
 
-/// A device from its dial to its end.
-async fn life(
+/// A device from its first dial to its end.
+struct Life {
     dialler: Dialler,
     target: Target,
     member: Member,
-    turn: OwnedSemaphorePermit,
     book: Arc<Mutex<Book>>,
-    settled: watch::Sender<usize>,
-) {
-    let began = Instant::now();
-    let settle = || settled.send_modify(|settled| *settled += 1);
-    let line = match device::connect(&dialler, &target, &member).await {
-        Ok(line) => line,
-        Err(error) => {
-            count(&mut lock(&book).failed, &belay_proto::error_line::one_line(error.as_ref()));
-            settle();
-            return;
+    faithful: Arc<AtomicBool>,
+}
+
+impl Life {
+    async fn live(self, turn: OwnedSemaphorePermit, settled: watch::Sender<usize>) {
+        let mut lost = self.first(turn, settled).await;
+        // As an agent waits, dials and waits again.
+        let mut backoff = Backoff::default();
+        while self.faithful.load(Ordering::Relaxed) {
+            backoff.told(lost.told_to_wait);
+            let Ok(wait) = backoff.wait() else { return };
+            tokio::time::sleep(wait).await;
+            lost = match self.again().await {
+                Ok(line) => {
+                    backoff.connected();
+                    let mut alive = None;
+                    let deadline = (Instant::now() + self.target.patience).into();
+                    let lost = line.hold(deadline, || self.probed(&mut alive)).await;
+                    count(&mut lock(&self.book).standing.lost, &lost.why);
+                    lost
+                }
+                Err(error) => {
+                    let why = belay_proto::error_line::one_line(error.as_ref());
+                    count(&mut lock(&self.book).standing.attempts, &why);
+                    let told_to_wait =
+                        error.downcast_ref().and_then(|refused: &Refused| refused.told_to_wait());
+                    Lost { why, told_to_wait }
+                }
+            };
         }
-    };
-    drop((turn, member, dialler));
-    let mut alive: Option<Alive> = None;
-    let deadline = (began + target.patience).into();
-    let why = line
-        .hold(deadline, || {
-            if alive.is_none() {
-                let mut open = lock(&book);
-                open.latencies.push(began.elapsed());
-                open.last_up = Some(Instant::now());
-                open.standing.alive += 1;
-                drop(open);
-                alive = Some(Alive(Arc::clone(&book)));
+    }
+
+    /// The first line, if there is one.
+    async fn first(&self, turn: OwnedSemaphorePermit, settled: watch::Sender<usize>) -> Lost {
+        let began = Instant::now();
+        let settle = || settled.send_modify(|settled| *settled += 1);
+        let line = match device::connect(&self.dialler, &self.target, &self.member).await {
+            Ok(line) => line,
+            Err(error) => {
+                let why = belay_proto::error_line::one_line(error.as_ref());
+                count(&mut lock(&self.book).failed, &why);
                 settle();
+                return why.into();
             }
-            lock(&book).standing.probes += 1;
-        })
-        .await;
-    if alive.is_some() {
-        count(&mut lock(&book).standing.lost, &why);
-    } else {
-        count(&mut lock(&book).failed, &why);
-        settle();
+        };
+        drop(turn);
+        let mut alive: Option<Alive> = None;
+        let deadline = (began + self.target.patience).into();
+        let lost = line
+            .hold(deadline, || {
+                if alive.is_none() {
+                    let mut open = lock(&self.book);
+                    open.latencies.push(began.elapsed());
+                    open.last_up = Some(Instant::now());
+                    drop(open);
+                    alive = Some(Alive::new(&self.book));
+                    settle();
+                }
+                lock(&self.book).standing.probes += 1;
+            })
+            .await;
+        if alive.is_none() {
+            count(&mut lock(&self.book).failed, &lost.why);
+            settle();
+            return lost;
+        }
+        count(&mut lock(&self.book).standing.lost, &lost.why);
+        lost
+    }
+
+    async fn again(&self) -> Result<device::Line> {
+        let attempt = device::connect(&self.dialler, &self.target, &self.member);
+        tokio::time::timeout(AGAIN_WITHIN, attempt).await.context("no welcome in time")?
+    }
+
+    fn probed(&self, alive: &mut Option<Alive>) {
+        if alive.is_none() {
+            *alive = Some(Alive::new(&self.book));
+            lock(&self.book).standing.again += 1;
+        }
+        lock(&self.book).standing.probes += 1;
     }
 }
 
 /// Counts a line as up for as long as it lives, however it ends.
 struct Alive(Arc<Mutex<Book>>);
+
+impl Alive {
+    fn new(book: &Arc<Mutex<Book>>) -> Self {
+        lock(book).standing.alive += 1;
+        Self(Arc::clone(book))
+    }
+}
 
 impl Drop for Alive {
     fn drop(&mut self) {

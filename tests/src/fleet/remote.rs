@@ -63,6 +63,14 @@ impl Remote {
         self.ask(Request::Vanish(count))
     }
 
+    /// See [`super::Herd::faithful`].
+    ///
+    /// # Errors
+    /// When the fleet ended.
+    pub fn faithful(&mut self, faithful: bool) -> Result<Standing> {
+        self.ask(Request::Faithful(faithful))
+    }
+
     /// See [`super::Herd::standing`].
     ///
     /// # Errors

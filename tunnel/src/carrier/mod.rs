@@ -10,6 +10,7 @@ mod end;
 mod mux;
 pub mod picker;
 pub mod quic;
+mod quic_reset;
 mod quic_runtime;
 mod quic_socket;
 mod quic_udp;

@@ -18,6 +18,7 @@ use quinn::{
 
 use super::congestion::controller;
 use super::end::CarrierError;
+use super::quic_reset;
 use super::quic_runtime::{Few, ManyIdle};
 use super::stream::Carrier;
 
@@ -36,14 +37,26 @@ pub const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 /// Bytes sent and not yet acknowledged over all streams of a carrier.
 const SEND_WINDOW: u64 = 16 * 1024 * 1024;
 
-/// Silence after which a carrier is dead. Probing finds out sooner (`proto::presence`); this
-/// bounds what an endpoint keeps of a peer that vanished.
+/// Silence after which a client's carrier is dead, and any carrier over WebSocket. Probing finds out
+/// sooner; this bounds what an endpoint keeps of a peer that vanished.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A dialler that hears nothing says something. It keeps the NAT mapping, which Linux forgets
-/// after 30 quiet seconds, and it is how a device finds out that its relay was killed: the relay's
-/// answer to a packet of a forgotten connection is a reset.
+/// The same for a device's line, which is quiet for up to five minutes between two questions of the
+/// relay (`proto::presence`).
+const LINE_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A client that hears nothing says something. It keeps the NAT mapping, which Linux forgets after
+/// 30 quiet seconds, and it is how it finds out that its relay was killed: the relay's answer to a
+/// packet of a forgotten connection is a reset. A device keeps its mapping for fewer bytes
+/// (`proto::keeping`).
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Keeps a NAT's mapping and means nothing: shorter than any packet of QUIC, so that its receiver
+/// passes over it. RFC 3948 §2.3 has the same octet for the same purpose.
+const OCTET: &[u8] = &[0xff];
+
+/// An idle line is not measured anew for a day: each probe for a larger datagram costs its size.
+const MTU_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Largest datagram sent or taken: what fits the 1,500 bytes of an Ethernet path over IPv4.
 /// Loopback and jumbo frames carry more, but an endpoint's receive buffer is this times 2,048, and
@@ -59,6 +72,8 @@ const RELAY_SOCKET_BUFFER: usize = 16 * 1024 * 1024;
 
 /// Socket buffers of a dialler: 8 ms at 1 Gbit/s.
 const DIALLER_SOCKET_BUFFER: usize = 1024 * 1024;
+
+pub use super::quic_reset::{LineId, Resets, accept};
 
 /// An endpoint could not be made, or the relay not reached.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +122,11 @@ fn transport(role: Role) -> TransportConfig {
         Role::Device => DEVICE_STREAMS,
         Role::Client => 0,
     };
+    // The shorter of both ends' holds (RFC 9000 §10.1), so a client's is its own.
+    let idle = match role {
+        Role::Relay | Role::Device => LINE_IDLE_TIMEOUT,
+        Role::Client => IDLE_TIMEOUT,
+    };
     let window = match role {
         Role::Relay => STRANGER_WINDOW,
         // Bounded by the streams and their windows; a bound below that would let one stopped
@@ -122,11 +142,11 @@ fn transport(role: Role) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         .datagram_send_buffer_size(0)
         .congestion_controller_factory(controller())
-        .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
+        .max_idle_timeout(IdleTimeout::try_from(idle).ok());
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(LARGEST_DATAGRAM).minimum_change(MTU_STEP);
+    mtu.upper_bound(LARGEST_DATAGRAM).minimum_change(MTU_STEP).interval(MTU_AGAIN);
     config.mtu_discovery_config(Some(mtu));
-    if role != Role::Relay {
+    if role == Role::Client {
         config.keep_alive_interval(Some(KEEP_ALIVE));
     }
     config
@@ -148,7 +168,7 @@ fn relay_endpoint(reset_key: &[u8]) -> EndpointConfig {
     let id_key = u64::from_be_bytes(id_key);
     let mut config = EndpointConfig::new(Arc::new(key));
     config.cid_generator(move || {
-        Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(id_key))
+        Box::new(quic_reset::Noted(quinn_proto::HashedConnectionIdGenerator::from_key(id_key)))
     });
     sized(config)
 }
@@ -178,7 +198,7 @@ pub fn listen(
     tls: rustls::ServerConfig,
     half_open: usize,
     reset_key: &[u8],
-) -> Result<Endpoint, QuicError> {
+) -> Result<(Endpoint, Resets), QuicError> {
     let crypto = QuicServerConfig::try_from(Arc::new(tls))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config
@@ -190,8 +210,11 @@ pub fn listen(
     // Address validation tokens for later connections would be one more thing to remember.
     config.validation_token.sent(0);
     let socket = bind(address, RELAY_SOCKET_BUFFER)?;
+    let cannot = |source| QuicError::Bind { address, source };
+    let resets = Resets::new(socket.try_clone().map_err(cannot)?, reset_key);
     Endpoint::new(relay_endpoint(reset_key), Some(config), socket, Arc::new(ManyIdle))
-        .map_err(|source| QuicError::Bind { address, source })
+        .map(|endpoint| (endpoint, resets))
+        .map_err(cannot)
 }
 
 /// Makes a carrier of an accepted connection.
@@ -202,8 +225,25 @@ pub const fn accepted(connection: quinn::Connection) -> Carrier {
 /// A dialler's endpoint with its configuration. One serves many dials.
 #[derive(Debug, Clone)]
 pub struct Dialler {
-    endpoint: Endpoint,
+    end: Arc<DialledFrom>,
     config: ClientConfig,
+}
+
+/// What a dialled carrier was dialled from.
+#[derive(Debug)]
+pub(super) struct DialledFrom {
+    /// Kept to see its last words out.
+    pub(super) endpoint: Endpoint,
+    socket: UdpSocket,
+}
+
+impl DialledFrom {
+    /// Sends the octet that keeps a mapping. When it cannot be sent now, the next one is.
+    pub(super) fn keep_mapping(&self, towards: SocketAddr) {
+        if let Err(error) = self.socket.send_to(OCTET, towards) {
+            tracing::debug!(%error, "cannot keep the mapping");
+        }
+    }
 }
 
 impl Dialler {
@@ -222,10 +262,12 @@ impl Dialler {
         } else {
             (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
         };
+        let cannot = |source| QuicError::Bind { address: any, source };
         let socket = bind(any, DIALLER_SOCKET_BUFFER)?;
-        let endpoint = Endpoint::new(dialler_endpoint(), None, socket, Arc::new(Few))
-            .map_err(|source| QuicError::Bind { address: any, source })?;
-        Ok(Self { endpoint, config })
+        let kept = socket.try_clone().map_err(cannot)?;
+        let endpoint =
+            Endpoint::new(dialler_endpoint(), None, socket, Arc::new(Few)).map_err(cannot)?;
+        Ok(Self { end: Arc::new(DialledFrom { endpoint, socket: kept }), config })
     }
 
     /// Another identity on the same socket: how thousands of diallers share a few ports.
@@ -233,7 +275,7 @@ impl Dialler {
     /// # Errors
     /// [`QuicError::Tls`].
     pub fn with_identity(&self, role: Role, tls: rustls::ClientConfig) -> Result<Self, QuicError> {
-        Ok(Self { endpoint: self.endpoint.clone(), config: client_config(role, tls)? })
+        Ok(Self { end: Arc::clone(&self.end), config: client_config(role, tls)? })
     }
 
     /// Dials the relay.
@@ -242,17 +284,18 @@ impl Dialler {
     /// [`QuicError::Dial`], [`QuicError::Handshake`].
     pub async fn dial(&self, address: SocketAddr, name: &str) -> Result<Carrier, QuicError> {
         let connecting = self
+            .end
             .endpoint
             .connect_with(self.config.clone(), address, name)
             .map_err(|error| not_dialled(error, address))?;
         let connection =
             connecting.await.map_err(|error| QuicError::Handshake(address, error.into()))?;
-        Ok(Carrier::from_quic(connection, Some(Arc::new(self.endpoint.clone()))))
+        Ok(Carrier::from_quic(connection, Some(Arc::clone(&self.end))))
     }
 
     /// Waits until every carrier's last words are on the wire, at most `patience`.
     pub async fn drain(&self, patience: Duration) {
-        if tokio::time::timeout(patience, self.endpoint.wait_idle()).await.is_err() {
+        if tokio::time::timeout(patience, self.end.endpoint.wait_idle()).await.is_err() {
             tracing::debug!("the endpoint did not drain in time");
         }
     }

@@ -3,7 +3,7 @@
 //! Its law: both carriers end a stream or themselves in the same ways, with the same codes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::end::{CarrierError, reset_code};
 use super::mux::{Multiplexed, RecvSide, SendSide};
+use super::quic::DialledFrom;
 
 /// Why a stream was reset or refused, as a number both ends know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,17 +62,17 @@ pub struct Carrier(Over);
 
 #[derive(Debug, Clone)]
 enum Over {
-    /// The dialler's endpoint is kept with it, to see its last words out.
-    Quic(quinn::Connection, Option<Arc<quinn::Endpoint>>),
+    /// A dialled one keeps what it was dialled from.
+    Quic(quinn::Connection, Option<Arc<DialledFrom>>),
     Socket(Multiplexed),
 }
 
 impl Carrier {
     pub(super) const fn from_quic(
         connection: quinn::Connection,
-        endpoint: Option<Arc<quinn::Endpoint>>,
+        from: Option<Arc<DialledFrom>>,
     ) -> Self {
-        Self(Over::Quic(connection, endpoint))
+        Self(Over::Quic(connection, from))
     }
 
     pub(super) const fn from_socket(multiplexed: Multiplexed) -> Self {
@@ -177,7 +178,7 @@ impl Carrier {
     pub async fn drain(&self, patience: Duration) {
         let drained = async {
             match &self.0 {
-                Over::Quic(_, Some(endpoint)) => endpoint.wait_idle().await,
+                Over::Quic(_, Some(from)) => from.endpoint.wait_idle().await,
                 // The relay drains its one endpoint by itself.
                 Over::Quic(_, None) => {}
                 Over::Socket(socket) => socket.drained().await,
@@ -201,6 +202,35 @@ impl Carrier {
         match &self.0 {
             Over::Quic(connection, _) => connection.closed().await.into(),
             Over::Socket(socket) => socket.closed().await.into(),
+        }
+    }
+
+    /// Sends the least that keeps a NAT's mapping, and nothing that anybody answers. Over WebSocket
+    /// the connection keeps itself.
+    pub fn keep_mapping(&self) {
+        if let Over::Quic(connection, Some(from)) = &self.0 {
+            from.keep_mapping(connection.remote_address());
+        }
+    }
+
+    /// Bytes on the wire both ways so far, IP and UDP headers included; over WebSocket without
+    /// those of IP and TCP.
+    pub fn wire_bytes(&self) -> u64 {
+        match &self.0 {
+            Over::Quic(connection, _) => {
+                let stats = connection.stats();
+                let headers = match connection.remote_address().ip().to_canonical() {
+                    IpAddr::V4(_) => 20 + 8,
+                    IpAddr::V6(_) => 40 + 8,
+                };
+                let (sent, received) = (stats.udp_tx, stats.udp_rx);
+                let datagrams = sent.datagrams + received.datagrams;
+                sent.bytes + received.bytes + headers * datagrams
+            }
+            Over::Socket(socket) => {
+                let (sent, received) = socket.bytes();
+                sent + received
+            }
         }
     }
 

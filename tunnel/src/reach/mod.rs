@@ -4,10 +4,12 @@
 //! under way, a route is asked of the kernel and not of the network, and whoever insists does so
 //! because somebody waits.
 
+mod backoff;
 mod insist;
 mod route;
 mod silence;
 
+pub use backoff::{Backoff, NoRandomness};
 pub use insist::insist;
 pub use route::{Route, WatchedRoute};
 pub use silence::Silence;

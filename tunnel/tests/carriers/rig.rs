@@ -101,7 +101,7 @@ impl Rig {
         let (found, accepted) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
         if udp {
-            let endpoint = quic::listen(address, trust.server(ALPN), 64, &[7; 64]).unwrap();
+            let (endpoint, _) = quic::listen(address, trust.server(ALPN), 64, &[7; 64]).unwrap();
             let found = found.clone();
             tasks.spawn(async move {
                 while let Some(incoming) = endpoint.accept().await {

@@ -1,10 +1,11 @@
 //! A device's live line, and what its task is told to do.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use belay_proto::ids::{DeviceId, Epoch, SessionId};
+use belay_proto::ids::{DeviceId, Epoch, RunId, SessionId};
+use belay_proto::keeping;
 use belay_proto::limits::DEVICE_SESSIONS;
 use belay_proto::names::DeviceName;
 use belay_proto::refusal::{Code, Refused};
@@ -28,11 +29,33 @@ pub(in crate::line) struct LiveDevice {
     since: UnixTime,
     pub(super) clock_ahead: i64,
     answered: AtomicU64,
+    ask_seconds: AtomicU32,
+    settled: OnceLock<Settled>,
     pub(super) round_trip_us: AtomicU32,
     named: Box<[SessionId]>,
+    /// Which run of the agent holds it, when it says.
+    pub(in crate::line) run: Option<RunId>,
     orders: Mutex<Orders>,
     ordered: Notify,
+    proven: AtomicBool,
+    proved: Notify,
 }
+
+/// What a line had cost when its beginning was over: what comes after is what an idle line costs.
+#[derive(Debug, Clone, Copy)]
+struct Settled {
+    at: UnixTime,
+    bytes: u64,
+}
+
+/// Its beginning is over by then: handshake, greeting, the search for the largest datagram.
+const SETTLES: Duration = Duration::from_secs(60);
+
+/// A cost is extrapolated from no less than this.
+const MEASURED: Duration = Duration::from_secs(300);
+
+/// What a line's cost is extrapolated to: 30 days.
+const MONTH: u64 = 30 * 86_400;
 
 /// What the line's task is to do. Not a `watch`: that takes half a kilobyte, in every idle line.
 #[derive(Default)]
@@ -40,6 +63,7 @@ struct Orders {
     end: Option<Refused>,
     name: Option<DeviceName>,
     sessions: Vec<Ended>,
+    prove: bool,
 }
 
 /// One of them.
@@ -50,6 +74,8 @@ pub(in crate::line) enum Order {
     End(Refused),
     /// Tell the device its new name.
     Rename(DeviceName),
+    /// Ask whether it is there, now.
+    Prove,
 }
 
 impl LiveDevice {
@@ -59,6 +85,7 @@ impl LiveDevice {
         carrier: Carrier,
         clock_ahead: i64,
         named: Box<[SessionId]>,
+        run: Option<RunId>,
     ) -> Self {
         let now = clock::now();
         Self {
@@ -68,10 +95,15 @@ impl LiveDevice {
             since: now,
             clock_ahead,
             answered: AtomicU64::new(now.0),
+            ask_seconds: AtomicU32::new(0),
+            settled: OnceLock::new(),
             round_trip_us: AtomicU32::new(u32::MAX),
             named,
+            run,
             orders: Mutex::default(),
             ordered: Notify::new(),
+            proven: AtomicBool::new(false),
+            proved: Notify::new(),
         }
     }
 
@@ -135,18 +167,87 @@ impl LiveDevice {
                 if let Some(name) = orders.name.take() {
                     return Order::Rename(name);
                 }
+                if std::mem::take(&mut orders.prove) {
+                    return Order::Prove;
+                }
             }
             self.ordered.notified().await;
         }
     }
 
+    /// Asks the device whether it is there, and waits for an answer to that very question.
+    pub(in crate::line) async fn proves_itself(&self, patience: Duration) -> bool {
+        self.proven.store(false, Ordering::Relaxed);
+        let proved = self.proved.notified();
+        tokio::pin!(proved);
+        // From here on it is heard.
+        proved.as_mut().enable();
+        self.orders().prove = true;
+        self.ordered.notify_one();
+        let proof = tokio::time::timeout(patience, proved).await;
+        proof.is_ok() && self.proven.load(Ordering::Relaxed)
+    }
+
+    /// It answered the question of [`Self::proves_itself`].
+    pub(in crate::line) fn proved(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+        self.proved.notify_waiters();
+    }
+
+    /// Its round trip, as the last probe measured it.
+    pub(in crate::line) fn round_trip(&self) -> Option<Duration> {
+        let us = self.round_trip_us.load(Ordering::Relaxed);
+        (us != u32::MAX).then(|| Duration::from_micros(us.into()))
+    }
+
     /// It answered a probe.
     pub(in crate::line) fn answered(&self, round_trip: Option<Duration>) {
-        self.answered.store(clock::now().0, Ordering::Relaxed);
+        let now = clock::now();
+        self.answered.store(now.0, Ordering::Relaxed);
+        if self.since.distance(now) >= SETTLES {
+            self.settled.get_or_init(|| Settled { at: now, bytes: self.carrier.wire_bytes() });
+        }
         if let Some(round_trip) = round_trip {
             let us = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX - 1);
             self.round_trip_us.store(us, Ordering::Relaxed);
         }
+    }
+
+    /// Bytes on the wire since it came up, both ways, and how many that makes in 30 days; the
+    /// octets that keep its mapping, which nobody sees here, are counted in as it sends them.
+    pub(super) fn cost(&self) -> (u64, Option<u64>) {
+        let now = clock::now();
+        let asked = self.ask_seconds.load(Ordering::Relaxed);
+        let octets = |span: Duration| match asked {
+            0 => 0,
+            asked => {
+                span.as_secs() / u64::from(asked) * keeping::octets_between(asked) * keeping::OCTET
+            }
+        };
+        let bytes = self.carrier.wire_bytes();
+        let month = self.settled.get().and_then(|settled| {
+            let span = settled.at.distance(now);
+            let spent = bytes.saturating_sub(settled.bytes) + octets(span);
+            (span >= MEASURED).then(|| spent.saturating_mul(MONTH) / span.as_secs().max(1))
+        });
+        (bytes + octets(self.since.distance(now)), month)
+    }
+
+    /// How often it is asked whether it is there.
+    pub(in crate::line) fn asked_every(&self) -> Duration {
+        Duration::from_secs(self.ask_seconds.load(Ordering::Relaxed).into())
+    }
+
+    /// From now on it is asked so often.
+    pub(in crate::line) fn ask_every(&self, every: Duration) {
+        let seconds = u32::try_from(every.as_secs()).unwrap_or(u32::MAX);
+        self.ask_seconds.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Somebody got no answer from it: it is asked now.
+    pub(in crate::line) fn suspect(&self) {
+        self.orders().prove = true;
+        self.ordered.notify_one();
     }
 
     /// When it last answered.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use belay_proto::api;
 use belay_proto::ids::{DeviceId, Epoch, SessionId, UserId};
+use belay_proto::reconnect;
 use belay_proto::refusal::Refused;
 use belay_tunnel::clock;
 use dashmap::DashMap;
@@ -125,13 +126,19 @@ impl Registry {
         }
     }
 
-    /// Ends every connection, devices' and people's.
+    /// Ends every connection, devices' and people's. People may dial again at once; a device is
+    /// told its slot, and one whose session somebody waits for has one of the first.
     pub(crate) fn end_all(&self, reason: &Refused) {
-        for device in &self.devices {
-            device.end(reason.clone());
-        }
         for client in &self.clients {
             client.end.send_replace(Some(reason.clone()));
+        }
+        let (waited_for, others): (Vec<_>, Vec<_>) = self
+            .all_devices()
+            .into_iter()
+            .partition(|device| self.by_device.contains_key(&device.id));
+        let all = waited_for.len() + others.len();
+        for (n, device) in waited_for.iter().chain(&others).enumerate() {
+            device.end(reason.clone().retry_after(reconnect::slot(n, all)));
         }
     }
 
@@ -162,6 +169,7 @@ impl Presence for Registry {
     fn line(&self, device: DeviceId) -> Option<Present> {
         let live = self.device(device)?;
         let round_trip = live.round_trip_us.load(Ordering::Relaxed);
+        let (bytes, bytes_a_month) = live.cost();
         Some(Present {
             line: api::Line {
                 since: live.since(),
@@ -170,6 +178,9 @@ impl Presence for Registry {
                 round_trip_ms: (round_trip != u32::MAX).then(|| f64::from(round_trip) / 1000.0),
                 sessions: self.by_device.get(&device).map_or(0, |open| *open),
                 clock_ahead_s: live.clock_ahead,
+                asked_every_s: u32::try_from(live.asked_every().as_secs()).ok(),
+                bytes: Some(bytes),
+                bytes_a_month,
             },
             last_seen: live.last_seen(),
         })

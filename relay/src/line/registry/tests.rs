@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 use belay_proto::refusal::Code;
 use uuid::Uuid;
@@ -100,4 +100,56 @@ async fn who_waits_for_a_line_and_goes_away_leaves_nothing() {
     second.abort();
     second.await.unwrap_err();
     assert!(registry.awaited.is_empty());
+}
+
+/// A line of this device over a carrier that goes nowhere.
+async fn line(of: DeviceId) -> Arc<LiveDevice> {
+    let (end, _) = tokio::io::duplex(64);
+    let peer = ([192, 0, 2, 7], 1).into();
+    let (carrier, _) =
+        belay_tunnel::carrier::websocket::accepted(end, Vec::new(), peer, None).await;
+    Arc::new(LiveDevice::new(of, next_epoch(), carrier, 0, Box::default(), None))
+}
+
+#[tokio::test]
+async fn a_late_goodbye_of_an_older_line_takes_nothing_off_and_an_older_line_takes_nothing_over() {
+    let registry = registry();
+    let (older, newer) = (line(device(1)).await, line(device(1)).await);
+    let (first, none) = registry.insert(&older);
+    assert!(none.is_none());
+    let (second, old) = registry.insert(&newer);
+    assert_eq!(old.unwrap().epoch, older.epoch);
+    drop(first);
+    assert_eq!(registry.device(device(1)).unwrap().epoch, newer.epoch, "by its epoch");
+    // One that was admitted before and comes to be entered after is the old one itself.
+    let (late, old) = registry.insert(&older);
+    assert_eq!(old.unwrap().epoch, older.epoch);
+    assert_eq!(registry.device(device(1)).unwrap().epoch, newer.epoch);
+    drop(late);
+    drop(second);
+    assert!(registry.device(device(1)).is_none());
+}
+
+#[tokio::test]
+async fn of_devices_that_are_sent_away_those_somebody_waits_for_come_back_first() {
+    let registry = registry();
+    let mut held = Vec::new();
+    for n in 1..=20 {
+        let line = line(device(n)).await;
+        held.push((registry.insert(&line), line));
+    }
+    let waited_for = registry.attach((session(1), user(1), device(7)), MANY).ok().unwrap();
+    registry.end_all(&reason("bye"));
+    let mut slots = Vec::new();
+    for (_, line) in &held {
+        match line.order().await {
+            Order::End(refused) => slots.push((refused.told_to_wait().unwrap(), line.id)),
+            Order::EndSession(_) | Order::Rename(_) | Order::Prove => panic!("another order"),
+        }
+    }
+    slots.sort_unstable();
+    assert_eq!(slots[0].1, device(7));
+    slots.dedup_by_key(|(slot, _)| *slot);
+    assert_eq!(slots.len(), 20, "each its own");
+    drop(waited_for);
 }

@@ -100,11 +100,14 @@ async fn exchange(
                 refused.remedy(),
             )))
         }
-        Ok(Some(_)) | Ok(None) | Err(_) => Err(NotTaken::Silent(Refused::new(
-            Code::DeviceSilent,
-            format!("{} holds a line but does not answer", record.name),
-            "try again; belay devices shows whether it is still there",
-        ))),
+        Ok(Some(_)) | Ok(None) | Err(_) => {
+            line.suspect();
+            Err(NotTaken::Silent(Refused::new(
+                Code::DeviceSilent,
+                format!("{} holds a line but does not answer", record.name),
+                "try again; belay devices shows whether it is still there",
+            )))
+        }
     }
 }
 

@@ -1,0 +1,136 @@
+//! When to dial again: soon, never long, never all at once.
+//!
+//! Two halves of one law. A device that lost its line waits a random part of a window that doubles
+//! from 1 s to 30 s, so that a site that is back is reachable within a minute and ten thousand
+//! devices do not dial in the same second. A relay that goes away in order knows how many there
+//! are, and gives each a slot ([`slot`]), which takes the place of the first wait.
+//!
+//! Pure: time and chance are arguments. `now` is a monotonic time since any fixed start.
+
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// A line that held this long was a good one: the next wait starts small again.
+const HELD: Duration = Duration::from_secs(60);
+
+/// Least wait, so that a relay that refuses at once is not asked in a loop.
+const LEAST: Duration = Duration::from_millis(200);
+
+/// However long a relay says to wait, a device waits no longer: no relay can send a fleet away for
+/// a day.
+pub const LONGEST_SLOT: Duration = Duration::from_secs(60);
+
+/// Lines a second that a relay takes in on two cores, with devices' handshakes and the record of
+/// each line (`docs/benchmarks.md`).
+const LINES_PER_SECOND: u32 = 1_000;
+
+/// Over how long slots are spread at most: beyond that nobody's wait gets longer, and the relay's
+/// bounds on strangers hold the rest back.
+const WIDEST: Duration = Duration::from_secs(30);
+
+/// The wait of the `n`th of `of` diallers that a relay sends away at once, the first being 0.
+pub fn slot(n: usize, of: usize) -> Duration {
+    let (n, of) = (n as f64, of.max(1) as f64);
+    let window = (of / f64::from(LINES_PER_SECOND)).min(WIDEST.as_secs_f64());
+    // The share is below 1 and the window bounded, so this is a time.
+    Duration::try_from_secs_f64(window * (n / of).clamp(0.0, 1.0)).unwrap_or(WIDEST)
+}
+
+/// A dialler's waits between its attempts.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    window: Duration,
+    connected: Option<Duration>,
+    told: Option<Duration>,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { window: FIRST, connected: None, told: None }
+    }
+}
+
+impl Backoff {
+    /// A line was admitted.
+    pub const fn connected(&mut self, now: Duration) {
+        self.connected = Some(now);
+        self.told = None;
+    }
+
+    /// The relay said when to dial again. Its word is good for one wait.
+    pub fn told(&mut self, wait: Duration) {
+        self.told = Some(wait.min(LONGEST_SLOT));
+    }
+
+    /// The wait before the next attempt. `chance` is a number drawn anew each time.
+    pub fn next(&mut self, now: Duration, chance: u32) -> Duration {
+        if self.connected.take().is_some_and(|since| now.saturating_sub(since) >= HELD) {
+            self.window = FIRST;
+        }
+        if let Some(slot) = self.told.take() {
+            return slot.max(LEAST);
+        }
+        let share = f64::from(chance) / f64::from(u32::MAX);
+        let wait = LEAST + self.window.mul_f64(share);
+        self.window = (self.window * 2).min(LONGEST);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000);
+
+    #[test]
+    fn waits_grow_but_stay_within_half_a_minute() {
+        let mut backoff = Backoff::default();
+        assert_eq!(backoff.next(NOW, u32::MAX), LEAST + FIRST);
+        for _ in 0..50 {
+            let wait = backoff.next(NOW, u32::MAX);
+            assert!(wait > LEAST + FIRST && wait <= LEAST + LONGEST);
+        }
+        assert_eq!(backoff.next(NOW, 0), LEAST, "jitter covers the whole window");
+    }
+
+    #[test]
+    fn a_line_that_broke_at_once_does_not_shorten_the_wait_and_one_that_held_does() {
+        let mut backoff = Backoff::default();
+        for _ in 0..5 {
+            backoff.connected(NOW);
+            backoff.next(NOW, u32::MAX);
+        }
+        assert_eq!(backoff.next(NOW, u32::MAX), LEAST + LONGEST);
+        backoff.connected(NOW);
+        assert_eq!(backoff.next(NOW + HELD, u32::MAX), LEAST + FIRST);
+    }
+
+    #[test]
+    fn a_slot_takes_the_place_of_one_wait_and_is_bounded_both_ways() {
+        let mut backoff = Backoff::default();
+        backoff.told(Duration::from_secs(7));
+        assert_eq!(backoff.next(NOW, u32::MAX), Duration::from_secs(7));
+        assert_eq!(backoff.next(NOW, u32::MAX), LEAST + FIRST, "the window had not grown");
+        backoff.told(Duration::MAX);
+        assert_eq!(backoff.next(NOW, 0), LONGEST_SLOT);
+        backoff.told(Duration::ZERO);
+        assert_eq!(backoff.next(NOW, 0), LEAST);
+        backoff.told(Duration::from_secs(7));
+        backoff.connected(NOW);
+        assert_eq!(backoff.next(NOW, 0), LEAST, "a slot is not kept over the next line");
+    }
+
+    #[test]
+    fn slots_are_spread_at_the_rate_a_relay_takes_and_never_over_half_a_minute() {
+        assert_eq!(slot(0, 0), Duration::ZERO);
+        assert_eq!(slot(0, 1), Duration::ZERO);
+        assert!(slot(9, 10) < Duration::from_millis(10));
+        assert_eq!(slot(5_000, 10_000), Duration::from_secs(5));
+        assert_eq!(slot(9_999, 10_000), Duration::from_millis(9_999));
+        assert_eq!(slot(500_000, 1_000_000), WIDEST / 2);
+        assert!(slot(usize::MAX, 2) <= WIDEST);
+    }
+}

@@ -8,7 +8,7 @@ use crate::commands;
 
 /// Reach devices behind NAT through a Belay relay.
 ///
-/// Exit status: the remote command's for `shell` and `exec`; 255 when the line itself failed; 2
+/// Exit status: the remote command's for `shell`, `exec` and `attach`; 255 when the line itself failed; 2
 /// for a wrong command line; 1 for anything else.
 #[derive(Debug, Parser)]
 #[command(
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Shell(commands::shell::Args),
     /// Run a command on a device
     Exec(commands::exec::Args),
+    /// Take a terminal up again that another client has left, or still has
+    Attach(commands::attach::Args),
     /// List open sessions
     Sessions(commands::sessions::Args),
     /// Carry an ssh connection over standard input and output (for ProxyCommand)
@@ -65,7 +67,7 @@ pub(crate) enum Command {
 impl Command {
     /// Whether a failure is one of the line, as with `ssh`.
     pub(crate) const fn is_session(&self) -> bool {
-        matches!(self, Self::Shell(_) | Self::Exec(_) | Self::Proxy(_))
+        matches!(self, Self::Shell(_) | Self::Exec(_) | Self::Attach(_) | Self::Proxy(_))
     }
 }
 

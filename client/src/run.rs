@@ -56,6 +56,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Devices(args) => commands::devices::run(context, args).await.map(done),
         Command::Shell(args) => commands::shell::run(context, args).await,
         Command::Exec(args) => commands::exec::run(context, args).await,
+        Command::Attach(args) => commands::attach::run(context, args).await,
         Command::Proxy(args) => commands::proxy::run(context, args).await.map(done),
         Command::Sessions(args) => commands::sessions::run(context, args).await.map(done),
         Command::SshConfig(args) => commands::ssh_config::run(context, &args).map(done),

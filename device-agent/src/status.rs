@@ -46,7 +46,7 @@ pub struct Session {
 
 impl Session {
     fn new(record: Record, standing: Standing) -> Self {
-        let Standing { attached, detached_s, terminals } = standing;
+        let Standing { attached, detached_s, terminals, .. } = standing;
         Self {
             session: record.session.to_string(),
             user: record.user_name.to_string(),

@@ -13,6 +13,8 @@
 
 #[path = "worker/adoption.rs"]
 mod adoption;
+#[path = "worker/attach.rs"]
+mod attach;
 #[path = "worker/far_end.rs"]
 mod far_end;
 #[path = "worker/neighbours.rs"]

@@ -70,6 +70,11 @@ pub struct Grant {
     /// How long the session may be without a client.
     #[n(13)]
     pub windows: Option<ResumeWindows>,
+    /// With `resume`: the client has nothing of the session's stream and gets a fresh one, with the
+    /// session's terminals as they are. Sent to a device that said it can
+    /// ([`crate::wire::control::capability::ATTACH`]).
+    #[n(14)]
+    pub anew: Option<bool>,
 }
 
 impl Grant {

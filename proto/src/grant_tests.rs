@@ -32,6 +32,7 @@ fn grant() -> Grant {
         obligations: None,
         resume: None,
         windows: None,
+        anew: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The relay from outside, HTTPS and QUIC: real TLS, real files, port 0.
 
+#[path = "all/attach.rs"]
+mod attach;
 #[path = "all/crash.rs"]
 mod crash;
 #[path = "all/disk.rs"]

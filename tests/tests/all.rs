@@ -13,6 +13,8 @@
 mod algorithms;
 #[path = "all/architecture.rs"]
 mod architecture;
+#[path = "all/attach.rs"]
+mod attach;
 #[path = "all/clones.rs"]
 mod clones;
 #[path = "all/compat.rs"]

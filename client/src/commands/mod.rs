@@ -1,5 +1,6 @@
 //! One file a command: its arguments, what it asks, how it shows the answer.
 
+pub mod attach;
 pub mod completions;
 pub mod device;
 pub mod devices;

@@ -4,11 +4,13 @@
 //! back without a copy. ssh's first words leave with `Open`, before the relay has answered. While
 //! the line is down ssh is simply not read from for as long as it fills the replay buffer.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use belay_proto::names::Login as LoginName;
 use belay_tunnel::stream::{RecvEnd, SendEnd};
 use bytes::Bytes;
+use tokio::time::timeout;
 
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
@@ -24,6 +26,9 @@ const BATCH: usize = 64;
 /// How long the last words may take to leave. Whoever is not reached hears nothing more and gives
 /// up by himself.
 const GOODBYE: Duration = Duration::from_millis(200);
+
+/// How long ssh, which has hung up, may take to close its end of the pipe: it does so as it exits.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -52,12 +57,19 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let line = Line::connect(&login).await?;
     let Session { send, recv, mut kept } =
         Session::open(context.home.clone(), line, &args.host, &args.login).await?;
-    let mut up = Box::pin(up(stdin, send));
+    let mut up = Up(Some(Box::pin(up(stdin, send))));
     let done = tokio::select! {
         done = carry(&mut up, down(recv, stdout)) => done,
         // ssh hangs up on its ProxyCommand when it ends; the device is to hear that.
         () = told_to_end() => Done::Left,
     };
+    // What ssh said last is in the pipe by then, and it matters: without its goodbye the device
+    // takes it for killed, and keeps its terminal.
+    let last_words = match done {
+        Done::Left if up.0.is_some() => timeout(LAST_WORDS, up.ended()).await.ok(),
+        Done::Ended | Done::Left | Done::Gone | Done::Broken(_) => None,
+    };
+    drop(last_words);
     // Our end with it: what was not finished is reset.
     drop(up);
     match done {
@@ -109,13 +121,13 @@ async fn told_to_end() {
 /// The session is over when the device's side is: ssh reads our end as the end of its connection.
 /// Our side may end sooner, and is then only half closed.
 async fn carry(
-    up: &mut (impl Future<Output = Result<SendEnd, Done>> + Unpin),
+    up: &mut Up<impl Future<Output = Result<SendEnd, Done>>>,
     down: impl Future<Output = Done>,
 ) -> Done {
     tokio::pin!(down);
     tokio::select! {
         done = &mut down => done,
-        sent = up => match sent {
+        sent = up.ended() => match sent {
             Ok(finished) => {
                 let done = down.await;
                 drop(finished);
@@ -125,6 +137,19 @@ async fn carry(
             // What broke the way up, the way down ends with too; it brings the last bytes.
             Err(Done::Ended | Done::Left | Done::Gone) => down.await,
         },
+    }
+}
+
+/// The way up, until it has ended.
+struct Up<F>(Option<Pin<Box<F>>>);
+
+impl<F: Future> Up<F> {
+    /// Waits for its end, once. Cancel-safe.
+    async fn ended(&mut self) -> F::Output {
+        let Some(up) = &mut self.0 else { return std::future::pending().await };
+        let ended = up.await;
+        self.0 = None;
+        ended
     }
 }
 

@@ -1,9 +1,10 @@
-//! What `shell` and `exec` share: one session, from the login to the exit status.
+//! What `shell`, `exec` and `attach` share: one session, from the login to the exit status.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use belay_proto::ids::SessionId;
 use belay_proto::names::Login as LoginName;
 use tokio::time::timeout;
 
@@ -19,6 +20,10 @@ use crate::terminal::{self, Local, Size};
 /// misses them ends an empty session by itself.
 const GOODBYE: Duration = Duration::from_millis(20);
 
+/// The same with a terminal: a device that misses them keeps it for another client. Where they
+/// arrive this takes a round trip.
+const GOODBYE_TERMINAL: Duration = Duration::from_secs(1);
+
 /// How long the keeper may take to say why a session ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -32,6 +37,12 @@ pub(super) struct Target {
     login: LoginName,
 }
 
+impl Target {
+    pub(super) const fn new(device: DeviceRef, login: LoginName) -> Self {
+        Self { device, login }
+    }
+}
+
 /// Whether to ask for a terminal over there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pty {
@@ -43,10 +54,21 @@ pub(super) enum Pty {
     Never,
 }
 
-/// Runs `work` on the device; the process's exit status.
+/// Runs `work` on the device in a session of its own; the process's exit status.
 pub(super) async fn run(
     context: &Context,
     target: Target,
+    work: Work,
+    pty: Pty,
+) -> Result<u8, Failure> {
+    run_in(context, target, None, work, pty).await
+}
+
+/// The same in a session that another client had, when one is given.
+pub(super) async fn run_in(
+    context: &Context,
+    target: Target,
+    taken: Option<SessionId>,
     work: Work,
     pty: Pty,
 ) -> Result<u8, Failure> {
@@ -59,8 +81,9 @@ pub(super) async fn run(
         Pty::Always => true,
         Pty::Never => false,
     };
+    let goodbye = if pty { GOODBYE_TERMINAL } else { GOODBYE };
     let line = Line::connect(&login).await?;
-    let target = (&target.device, &target.login);
+    let target = (&target.device, &target.login, taken);
     let (mut connected, mut kept) =
         ssh::connect(&context.home, line, &login, target, out, err).await?;
     let job = Job {
@@ -82,7 +105,7 @@ pub(super) async fn run(
     connected.hang_up().await;
     match exit {
         Ok(exit) => {
-            kept.leave(GOODBYE).await;
+            kept.leave(goodbye).await;
             Ok(exit.0)
         }
         // The keeper knows better why the session broke, when it did.
@@ -91,7 +114,7 @@ pub(super) async fn run(
             Ok(Ok(())) | Err(_) => Err(failure),
         },
         Err(failure) => {
-            kept.leave(GOODBYE).await;
+            kept.leave(goodbye).await;
             Err(failure)
         }
     }

@@ -12,7 +12,7 @@ use crate::{span, table};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A session without a client waits for it: belay and ssh take theirs up again by themselves.\n\nExample:\n  belay sessions\n  belay sessions --json"
+    after_help = "A session without a client waits for it: belay and ssh take theirs up again by themselves, and belay attach takes up the terminals of one whose client is gone.\n\nExample:\n  belay sessions\n  belay sessions --json"
 )]
 pub struct Args {
     /// Only sessions on this device
@@ -38,7 +38,14 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
         output::note("no open sessions");
         return Ok(());
     }
-    output::line(rendered(&sessions, login.relay_time()))
+    output::line(rendered(&sessions, login.relay_time()))?;
+    let own = |session: &&Session| session.user == login.record().user && !session.attached;
+    if let Some(waiting) = sessions.iter().rev().find(own)
+        && output::is_terminal()
+    {
+        output::note(format!("to go on in one that waits: belay attach {}", waiting.id));
+    }
+    Ok(())
 }
 
 fn rendered(sessions: &[Session], now: UnixTime) -> String {

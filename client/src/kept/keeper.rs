@@ -52,6 +52,14 @@ pub(super) struct Keeper {
 /// A stream the session can be attached to.
 type Stream = (SendHalf, RecvHalf);
 
+/// How a session begins here.
+pub(super) enum Begin {
+    /// It was asked for; the answer comes in front of its bytes.
+    Asked(Opening),
+    /// It is open.
+    Open(Box<(SendHalf, RecvHalf, Opened)>),
+}
+
 /// How one attachment ended.
 enum Turn {
     /// The session is over, in order.
@@ -70,27 +78,21 @@ const MOVES_WITHIN: Duration = Duration::from_secs(3);
 
 impl Keeper {
     /// Keeps the session to its end.
-    pub(super) async fn keep(self, line: Arc<Line>, opening: Opening) -> Result<(), Failure> {
-        let ended = self.hold(line, opening).await;
+    pub(super) async fn keep(self, line: Arc<Line>, begin: Begin) -> Result<(), Failure> {
+        let ended = self.hold(line, begin).await;
         if let Err(failure) = &ended {
             self.attacher.end(failure.to_string());
         }
         ended
     }
 
-    async fn hold(&self, mut line: Arc<Line>, opening: Opening) -> Result<(), Failure> {
-        let (send, answering) = opening.split();
-        let (source, mut outcome) = Answered::new(answering, Arc::clone(&self.answer));
-        let told = outcome.clone();
-        // When it ends without an answer, so does the attachment, which is then noticed.
-        let answered = async { drop(outcome.wait_for(Option::is_some).await) };
-        let mut turn = self.turn(&line, answered, self.attacher.carry(source, send)).await;
-        let answer = told.borrow().clone();
-        let opened = match answer {
-            Some(Ok(opened)) => opened,
-            Some(Err(refused)) => return Err(line.explain(refused).await),
-            // Nothing is kept before there is something to keep.
-            None => return Err(line.explain(Failure::line_lost("no answer from the relay")).await),
+    async fn hold(&self, mut line: Arc<Line>, begin: Begin) -> Result<(), Failure> {
+        let (mut turn, opened) = match begin {
+            Begin::Asked(opening) => self.first_turn(&line, opening).await?,
+            Begin::Open(open) => {
+                let (send, recv, opened) = *open;
+                (self.turn(&line, ready(()), self.attacher.carry(recv, send)).await, opened)
+            }
         };
         loop {
             match turn? {
@@ -135,6 +137,27 @@ impl Keeper {
             line = other;
             self.report.send_replace(Weather::Fair);
             turn = self.turn(&line, ready(()), self.attacher.carry(recv, send)).await;
+        }
+    }
+
+    /// The attachment the answer comes on, and the answer.
+    async fn first_turn(
+        &self,
+        line: &Line,
+        opening: Opening,
+    ) -> Result<(Result<Turn, Failure>, Opened), Failure> {
+        let (send, answering) = opening.split();
+        let (source, mut outcome) = Answered::new(answering, Arc::clone(&self.answer));
+        let told = outcome.clone();
+        // When it ends without an answer, so does the attachment, which is then noticed.
+        let answered = async { drop(outcome.wait_for(Option::is_some).await) };
+        let turn = self.turn(line, answered, self.attacher.carry(source, send)).await;
+        let answer = told.borrow().clone();
+        match answer {
+            Some(Ok(opened)) => Ok((turn, opened)),
+            Some(Err(refused)) => Err(line.explain(refused).await),
+            // Nothing is kept before there is something to keep.
+            None => Err(line.explain(Failure::line_lost("no answer from the relay")).await),
         }
     }
 
@@ -270,6 +293,8 @@ impl Keeper {
         let resume = Resume {
             session: opened.session,
             wait_seconds: u32::try_from(RESUME_WAIT.as_secs()).ok(),
+            anew: None,
+            stream: opened.stream,
         };
         let asked = async {
             let opening = line.open(&self.device, &self.account, Some(resume)).await?;

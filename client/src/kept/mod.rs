@@ -13,8 +13,10 @@ mod weather;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use belay_proto::ids::SessionId;
 use belay_proto::names::Login as LoginName;
-use belay_proto::wire::open::Opened;
+use belay_proto::refusal::Code;
+use belay_proto::wire::open::{Opened, Resume};
 use belay_tunnel::stream::{self, RecvEnd, SendEnd};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,7 +26,7 @@ use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::line::Line;
-use keeper::Keeper;
+use keeper::{Begin, Keeper};
 pub use weather::Weather;
 
 /// A session that was asked for. Bytes may be sent at once.
@@ -62,8 +64,50 @@ impl Session {
     ) -> Result<Self, Failure> {
         let line = Arc::new(line);
         let opening = line.open(device, account, None).await?;
+        let of = (device, account);
+        Ok(Self::keep(home, line, of, Answer::default(), Begin::Asked(opening)))
+    }
+
+    /// Takes a session over that another client had, with a fresh stream. Nothing is sent before
+    /// the relay has said that it is one: an older relay takes this for the client it was opened
+    /// by.
+    ///
+    /// # Errors
+    /// The refusal, or what became of the line.
+    pub async fn take_over(
+        home: Home,
+        line: Line,
+        (device, account): (&DeviceRef, &LoginName),
+        session: SessionId,
+    ) -> Result<Self, Failure> {
+        let line = Arc::new(line);
+        let resume = Resume { session, wait_seconds: None, anew: Some(true), stream: None };
+        let (send, answering) = line.open(device, account, Some(resume)).await?.split();
+        let (recv, opened) = match answering.answer().await {
+            Ok(answered) => answered,
+            Err(failure) => return Err(line.explain(failure).await),
+        };
+        if opened.stream.is_none() {
+            line.close().await;
+            return Err(Failure::new(
+                Code::Version.token(),
+                "this relay does not give a session to another client",
+            )
+            .remedy("ask its operator to upgrade it"));
+        }
+        let answer = Answer::new(Mutex::new(Some(opened.clone())));
+        let begin = Begin::Open(Box::new((send, recv, opened)));
+        Ok(Self::keep(home, line, (device, account), answer, begin))
+    }
+
+    fn keep(
+        home: Home,
+        line: Arc<Line>,
+        (device, account): (&DeviceRef, &LoginName),
+        answer: Answer,
+        begin: Begin,
+    ) -> Self {
         let (send, recv, attacher) = stream::session(stream::Config::default());
-        let answer = Answer::default();
         let (report, weather) = watch::channel(Weather::Fair);
         let keeper = Keeper {
             home,
@@ -73,8 +117,8 @@ impl Session {
             answer: Arc::clone(&answer),
             report,
         };
-        let keeper = tokio::spawn(keeper.keep(Arc::clone(&line), opening));
-        Ok(Self { send, recv, kept: Kept { line, answer, weather, keeper } })
+        let keeper = tokio::spawn(keeper.keep(Arc::clone(&line), begin));
+        Self { send, recv, kept: Kept { line, answer, weather, keeper } }
     }
 }
 

@@ -26,6 +26,9 @@ use crate::terminal::{Escapes, Local, News, Size, Typed, notice};
 /// From the request for a channel to its confirmation.
 const CHANNEL_WITHIN: Duration = Duration::from_secs(30);
 
+/// The subsystem that joins a channel to a terminal the session has.
+const ATTACH: &str = "attach@belay";
+
 /// The signal number of a program killed by writing to a closed pipe, as a shell reports it.
 const SIGPIPE_STATUS: u8 = 128 + 13;
 
@@ -36,6 +39,8 @@ pub enum Work {
     Shell,
     /// A command line for that shell.
     Exec(String),
+    /// A terminal the session has: this one of them, or the only one.
+    Attach(Option<u32>),
 }
 
 /// The terminal to ask for.
@@ -128,7 +133,11 @@ pub async fn run(
             Code::DeviceRefused.token(),
             format!("the device refused {what}{said}"),
         )
-        .remedy("ask an administrator what your role allows: belay whoami"));
+        .remedy(if asked.attach {
+            "see: belay sessions"
+        } else {
+            "ask an administrator what your role allows: belay whoami"
+        }));
     }
     let output = shared.state().output;
     if let Some(kind) = output {
@@ -148,6 +157,7 @@ pub async fn run(
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     pty: bool,
+    attach: bool,
 }
 
 async fn request(channel: &ChannelWriteHalf<Msg>, job: &Job) -> Result<Asked, russh::Error> {
@@ -171,14 +181,23 @@ async fn request(channel: &ChannelWriteHalf<Msg>, job: &Job) -> Result<Asked, ru
     match &job.work {
         Work::Shell => channel.request_shell(true).await?,
         Work::Exec(command) => channel.exec(true, command.as_bytes()).await?,
+        Work::Attach(None) => channel.request_subsystem(true, ATTACH).await?,
+        Work::Attach(Some(number)) => {
+            channel.request_subsystem(true, format!("{ATTACH} {number}")).await?;
+        }
     }
-    Ok(Asked { pty: job.pty.is_some() })
+    let attach = matches!(job.work, Work::Attach(_));
+    Ok(Asked { pty: job.pty.is_some(), attach })
 }
 
 /// What was refused; answers come in the order of the requests (RFC 4254 §5.4).
 fn refusal(state: &State, asked: Asked) -> Option<&'static str> {
     let at = state.replies.iter().position(|taken| !taken)?;
-    Some(if asked.pty && at == 0 { "a terminal" } else { "to run it" })
+    Some(match (asked.pty && at == 0, asked.attach) {
+        (true, _) => "a terminal",
+        (false, true) => "to attach",
+        (false, false) => "to run it",
+    })
 }
 
 enum Stopped {
@@ -337,12 +356,15 @@ mod tests {
     #[test]
     fn answers_are_matched_to_requests_in_order() {
         let state = |replies: &[bool]| State { replies: replies.to_vec(), ..State::default() };
-        let (with, without) = (Asked { pty: true }, Asked { pty: false });
+        let (with, without) =
+            (Asked { pty: true, attach: false }, Asked { pty: false, attach: false });
         assert_eq!(refusal(&state(&[]), with), None);
         assert_eq!(refusal(&state(&[true, true]), with), None);
         assert_eq!(refusal(&state(&[false]), with), Some("a terminal"));
         assert_eq!(refusal(&state(&[true, false]), with), Some("to run it"));
         assert_eq!(refusal(&state(&[false]), without), Some("to run it"));
+        let attaching = Asked { pty: true, attach: true };
+        assert_eq!(refusal(&state(&[true, false]), attaching), Some("to attach"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use belay_proto::ids::SessionId;
 use belay_proto::names::Login as LoginName;
 use belay_proto::refusal::Code;
 use belay_tunnel::stream::join;
@@ -95,7 +96,8 @@ impl Connected {
     }
 }
 
-/// Opens a session over the line, and SSH inside it.
+/// Opens a session over the line, or takes the one named over from another client, and opens SSH
+/// inside it.
 ///
 /// # Errors
 /// The relay's refusal, the device's, or what is wrong with its certificate.
@@ -103,14 +105,17 @@ pub async fn connect(
     home: &Home,
     line: Line,
     login: &Login,
-    (device, account): (&DeviceRef, &LoginName),
+    (device, account, taken): (&DeviceRef, &LoginName, Option<SessionId>),
     out: Arc<Sink>,
     err: Arc<Sink>,
 ) -> Result<(Connected, Kept), Failure> {
     let identity = login.ssh_identity()?;
     let cas = login.ssh_host_cas()?;
-    let Session { send, recv, mut kept } =
-        Session::open(home.clone(), line, device, account).await?;
+    let home = home.clone();
+    let Session { send, recv, mut kept } = match taken {
+        None => Session::open(home, line, device, account).await?,
+        Some(session) => Session::take_over(home, line, (device, account), session).await?,
+    };
     let asked = device.to_string();
     let (line, answer) = (kept.first_line(), kept.answer());
     let trust: TrustNow = Box::new(move || HostTrust {

@@ -29,16 +29,24 @@ pub(super) enum Broken {
     Worker(std::io::Error),
     #[error("one direction ended and the other did not")]
     Half,
+    #[error("its client left it; the session waits for another")]
+    Left,
 }
 
-/// Passes bytes until both directions have ended, or one broke.
+/// Passes bytes until both directions have ended, or one broke. `goes_on` is whether the session
+/// outlives the stream that has ended in order: to the relay that is a lost stream.
 pub(super) async fn pass(
     mut send: SendHalf,
     mut recv: RecvHalf,
     socket: UnixStream,
+    goes_on: impl Future<Output = bool>,
 ) -> Result<(), Broken> {
     let (read, write) = socket.into_split();
     let passed = both(&mut send, &mut recv, Reader::new(read), Writer::new(write)).await;
+    let passed = match passed {
+        Ok(()) if goes_on.await => Err(Broken::Left),
+        passed => passed,
+    };
     match &passed {
         Ok(()) => send.finish(),
         Err(_) => {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use belay_proto::limits::HELLO_DEADLINE;
 use belay_proto::refusal::Refused;
 use belay_proto::version;
-use belay_proto::wire::control::{Control, Hello, HelloAnswer, Renew, Renewed, Welcome};
+use belay_proto::wire::control::{
+    Control, Hello, HelloAnswer, Renew, Renewed, Welcome, capability,
+};
 use belay_tunnel::address::RelayAddress;
 use belay_tunnel::carrier::picker::{self, BadSetting, Kind, Unreached, Wanted};
 use belay_tunnel::carrier::quic::Role;
@@ -259,7 +261,7 @@ async fn greet(
         software: Some(SOFTWARE.to_owned()),
         hostname: Some(hostname()),
         platform: Some(platform()),
-        capabilities: None,
+        capabilities: Some(vec![capability::ATTACH.to_owned()]),
         name: Some(name.to_string()),
         sessions: Some(agent.sessions.all()),
         run: agent.run,

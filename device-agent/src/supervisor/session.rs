@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use belay_proto::error_line::one_line;
 use belay_proto::grant::{Grant, GrantError};
+use belay_proto::ids::SessionId;
 use belay_proto::limits::OPEN_DEADLINE;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, ResumeWindows, kind};
@@ -21,8 +22,8 @@ use super::sessions::Held;
 use super::{Agent, attachment};
 use crate::process_id::ProcessId;
 use crate::session_dir::Record;
-use crate::worker::door::{self, Errand};
-use crate::worker::{Worker, WorkerEvent, WorkerOrder, spawn};
+use crate::worker::door::{self, Anew, DoorError, Errand};
+use crate::worker::{Word, Worker, WorkerEvent, WorkerOrder, spawn};
 
 /// This very program, even when its file was replaced by an upgrade.
 const SELF: &str = "/proc/self/exe";
@@ -47,7 +48,14 @@ pub(super) async fn serve(mut send: SendHalf, mut recv: RecvHalf, agent: Arc<Age
             if framed::write(&mut send, &answer).await.is_err() {
                 return;
             }
-            match attachment::pass(send, recv, socket).await {
+            // Asked when both directions have ended in order: the end of the session's last stream
+            // is the session's, and the end of another is not.
+            let door = agent.sessions.dir.door(session);
+            let goes_on = async {
+                let standing = door::visit(&door, &Word::default()).await;
+                standing.is_ok_and(|standing| standing.goes_on == Some(true))
+            };
+            match attachment::pass(send, recv, socket, goes_on).await {
                 Ok(()) => tracing::debug!(%session, "an attachment ended"),
                 Err(error) => tracing::info!(%session, %error, "session detached"),
             }
@@ -79,24 +87,53 @@ async fn attach(encoded: &[u8], agent: &Arc<Agent>) -> Result<(Arc<Held>, UnixSt
     } else {
         begin(&grant, agent).await?
     };
-    match door::connect(&agent.sessions.dir.door(session), Errand::Attach).await {
-        Ok(socket) => {
-            let resumed = grant.resume == Some(true);
-            tracing::info!(%session, %user, %login, resumed, "session attached");
-            Ok((held, socket))
+    let door = agent.sessions.dir.door(session);
+    let resumed = grant.resume == Some(true);
+    let socket = if resumed && grant.anew == Some(true) {
+        match door::anew(&door).await.map_err(|error| unreached(session, &error))? {
+            Anew::Given(socket) => socket,
+            Anew::NoTerminal => {
+                return Err(Refused::new(
+                    Code::BadRequest,
+                    "the session has no terminal that could be attached to",
+                    "whoever opened it takes it up again by itself",
+                ));
+            }
+            Anew::Unable => {
+                return Err(Refused::new(
+                    Code::BadRequest,
+                    "the session was opened before the agent's upgrade and cannot be attached to",
+                    "open a new one",
+                ));
+            }
         }
-        Err(error) => {
-            tracing::warn!(%session, error = one_line(&error), "cannot attach a session");
-            Err(if error.is_gone() {
-                Refused::new(Code::SessionOver, "the session is over", "open a new one")
-            } else {
-                Refused::new(
-                    Code::Busy,
-                    one_line(&error),
-                    "the device may be overloaded; try again",
-                )
-            })
+    } else {
+        if resumed && is_waiting(&door).await {
+            return Err(Refused::new(
+                Code::BadRequest,
+                "the client has left the session, and its terminals wait for another",
+                format!("belay attach {session}"),
+            ));
         }
+        let connected = door::connect(&door, Errand::Attach).await;
+        connected.map_err(|error| unreached(session, &error))?
+    };
+    tracing::info!(%session, %user, %login, resumed, anew = grant.anew, "session attached");
+    Ok((held, socket))
+}
+
+/// Whether the stream a client would come back to is over, and the session is not.
+async fn is_waiting(door: &Path) -> bool {
+    let standing = door::visit(door, &Word::default()).await;
+    standing.is_ok_and(|standing| standing.waits == Some(true))
+}
+
+fn unreached(session: SessionId, error: &DoorError) -> Refused {
+    tracing::warn!(%session, error = one_line(error), "cannot attach a session");
+    if error.is_gone() {
+        Refused::new(Code::SessionOver, "the session is over", "open a new one")
+    } else {
+        Refused::new(Code::Busy, one_line(error), "the device may be overloaded; try again")
     }
 }
 

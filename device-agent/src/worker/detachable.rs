@@ -6,21 +6,22 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use belay_proto::wire::open::ResumeWindows;
-use belay_tunnel::stream::{self, Attacher};
+use belay_tunnel::stream::Attacher;
 use nix::unistd::Uid;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::control::Control;
-use super::dock::{Berth, Dock, Harbour};
+use super::dock::{Berth, Dock, Fresh, Harbour};
 use super::event::WorkerEvent;
 use super::gate::Events;
-use super::greeted::Greeted;
+use super::greeted::{Fate, Greeted, Leave, Parting};
 use super::limits::{CLOSE_TIMEOUT, CLOSINGS, EVENTS, FAREWELL, LAST_WORDS};
 use super::run::Session;
-use super::ssh::{self, Because, End};
+use super::ssh::{self, Because, End, Serving};
 use super::teller::Teller;
+use super::terminals::Terminals;
 use super::windows;
 
 /// What a supervised worker was given besides its order.
@@ -41,15 +42,18 @@ pub(super) async fn serve(session: Session, moorings: Moorings) -> anyhow::Resul
     let listener = UnixListener::from_std(listener).context("the door cannot be watched")?;
     let control = moorings.control.into_async()?;
 
-    let (send, recv, attacher) = stream::session(stream::Config::default());
+    let first = Fresh::new();
     let (sender, receiver) = mpsc::channel(EVENTS + CLOSINGS);
     // One waits at most: the newest replaces.
     let (lines, new_lines) = mpsc::channel(1);
     let events = Events::new(sender);
-    let harbour = Harbour::new(events.terminals());
+    // Whom nobody may come back to leaves no terminal behind.
+    let terminals = Terminals::new(events.clone(), moorings.windows.interactive > 0);
+    let harbour = Harbour::new(terminals.count());
 
-    let mut dock =
-        Dock::new(listener, moorings.owner, attacher.clone(), lines, Arc::clone(&harbour));
+    let attacher = first.attacher.clone();
+    let gives = (Arc::clone(&harbour), terminals.keeps());
+    let mut dock = Dock::new(listener, moorings.owner, attacher, lines, gives);
     let standing = {
         let harbour = Arc::clone(&harbour);
         move || harbour.standing()
@@ -59,17 +63,20 @@ pub(super) async fn serve(session: Session, moorings: Moorings) -> anyhow::Resul
     let (end, told) = {
         let tell = teller.tell(control);
         tokio::pin!(tell);
-        let Session { terms, host_key, host_certificate, account } = session;
-        let wire = Greeted::new(send, recv);
-        let told_to_end = told_to_end(moorings.windows, Arc::clone(&harbour));
-        let host = (host_key, host_certificate);
-        let ssh = ssh::serve(wire, None, terms, account, host, events.clone(), told_to_end);
-        let end = tokio::select! {
-            end = ssh => end,
+        let connections = Connections {
+            session: Arc::new(session),
+            terminals,
+            events: events.clone(),
+            harbour: Arc::clone(&harbour),
+            windows: moorings.windows,
+        };
+        let (end, attacher) = tokio::select! {
+            end = connections.serve(first) => end,
             never = dock.serve() => match never {},
             // Not before the last event, which is ours to send.
             () = &mut tell => anyhow::bail!("the events have no way out"),
         };
+        drop(connections);
         tracing::info!(reason = %end.reason, "session ended");
         let ended = WorkerEvent::Ended { reason: end.reason.clone() };
         if let Err(denied) = events.send(ended).await {
@@ -98,15 +105,98 @@ pub(super) async fn serve(session: Session, moorings: Moorings) -> anyhow::Resul
     Ok(())
 }
 
-/// Why the session has to end from outside of it.
-async fn told_to_end(windows: ResumeWindows, harbour: Arc<Harbour>) -> Because {
-    let mut end = harbour.end.subscribe();
-    let reason = tokio::select! {
-        Ok(found) = end.wait_for(Option::is_some) => found.clone().unwrap_or_default(),
-        reason = windows::over(windows, Arc::clone(&harbour)) => reason,
-    };
-    Because { reason, reachable: harbour.is_attached() }
+/// The session's SSH connections, one after another, and the terminals that outlive them.
+struct Connections {
+    session: Arc<Session>,
+    terminals: Arc<Terminals>,
+    events: Events,
+    harbour: Arc<Harbour>,
+    windows: ResumeWindows,
 }
+
+impl Connections {
+    /// Serves one client after another until the session ends. Says how, and on which stream.
+    async fn serve(&self, first: Fresh) -> (End, Attacher) {
+        let mut stream = first;
+        let (end, attacher) = loop {
+            let attacher = stream.attacher.clone();
+            let parting = Arc::new(Parting::default());
+            let end = self.connection(stream, Arc::clone(&parting)).await;
+            if parting.fate(&self.terminals) == Fate::Over {
+                break (end, attacher);
+            }
+            if let Some(next) = self.harbour.take_fresh() {
+                attacher.end("another client has the session");
+                stream = next;
+                continue;
+            }
+            if !parting.is_closed() {
+                attacher.end(end.reason.as_str());
+            }
+            tracing::info!(reason = %end.reason, "the terminals wait for another client");
+            self.harbour.wait();
+            match self.somebody_else().await {
+                Ok(next) => stream = next,
+                Err(reason) => break (End::from_outside(reason), attacher),
+            }
+        };
+        self.harbour.is_over();
+        self.terminals.hang_up_all().await;
+        (end, attacher)
+    }
+
+    async fn connection(&self, stream: Fresh, parting: Arc<Parting>) -> End {
+        let (terminals, harbour) = (Arc::clone(&self.terminals), Arc::clone(&self.harbour));
+        let wire = Greeted::new(stream.ends, Arc::clone(&parting), terminals, harbour);
+        let told_to_end = async {
+            tokio::select! {
+                () = self.harbour.somebody_else() => Because {
+                    reason: TAKEN.to_owned(),
+                    reachable: stream.attacher.detached_for().is_none(),
+                    leave: Leave::Taken,
+                },
+                reason = self.told_to_end() => Because {
+                    reason,
+                    reachable: self.harbour.is_attached(),
+                    leave: Leave::Outside,
+                },
+            }
+        };
+        let (terminals, events) = (Arc::clone(&self.terminals), self.events.clone());
+        let serving = Serving { session: Arc::clone(&self.session), terminals, events, parting };
+        ssh::serve(wire, None, serving, told_to_end).await
+    }
+
+    /// Waits for the next client, or for a reason to end.
+    async fn somebody_else(&self) -> Result<Fresh, String> {
+        loop {
+            tokio::select! {
+                () = self.harbour.somebody_else() => {
+                    if let Some(fresh) = self.harbour.take_fresh() {
+                        return Ok(fresh);
+                    }
+                }
+                reason = self.told_to_end() => return Err(reason),
+                signal = ssh::terminated() => {
+                    return Err(format!("the worker was told to stop by {signal}"));
+                }
+                reason = ssh::expiry(&self.session.terms) => return Err(reason),
+            }
+        }
+    }
+
+    /// Why the session has to end from outside of it.
+    async fn told_to_end(&self) -> String {
+        let mut end = self.harbour.end.subscribe();
+        tokio::select! {
+            Ok(found) = end.wait_for(Option::is_some) => found.clone().unwrap_or_default(),
+            reason = windows::over(self.windows, Arc::clone(&self.harbour)) => reason,
+        }
+    }
+}
+
+/// What a client is told whose session another client has.
+const TAKEN: &str = "the session was taken over by another client";
 
 /// Lets both ends of the stream get everything. A client that is not there may
 /// be on its way back, unless it was the one thing waited for in vain.

@@ -1,25 +1,27 @@
 //! The worker's side of its door: who may come in, and what for.
 //!
 //! Its law: one attachment and one control connection at a time, a newer one
-//! replaces the older. Connections are greeted one after another, each for a
+//! replaces the older. Another client gets a stream of its own, and only where
+//! there is a terminal for it. Connections are greeted one after another, each for a
 //! bounded time: only the agent can make one. What it is not: it knows neither
 //! SSH nor what an attachment carries.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use belay_tunnel::framed::Messages;
-use belay_tunnel::stream::{Attacher, Carried, Reader, Writer};
+use belay_tunnel::stream::{self, Attacher, Carried, Reader, RecvEnd, SendEnd, Writer};
 use nix::unistd::Uid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::control::encoded;
-use super::door::Errand;
+use super::door::{Errand, NO_TERMINAL, YES};
 use super::event::{Standing, Told};
 use super::limits::ERRAND_TIMEOUT;
 use super::wire::enlarge;
@@ -41,18 +43,86 @@ pub(super) enum Berth {
     Closed,
 }
 
+/// A fresh stream, and who brings it its attachments.
+pub(super) struct Fresh {
+    pub(super) ends: (SendEnd, RecvEnd),
+    pub(super) attacher: Attacher,
+}
+
+impl Fresh {
+    pub(super) fn new() -> Self {
+        let (send, recv, attacher) = stream::session(stream::Config::default());
+        Self { ends: (send, recv), attacher }
+    }
+}
+
 /// What the dock and its neighbours share.
-#[derive(Clone)]
 pub(super) struct Harbour {
     pub(super) berth: watch::Sender<Berth>,
     pub(super) end: watch::Sender<Option<String>>,
     pub(super) terminals: watch::Receiver<u32>,
+    /// Number of the newest attachment; what an older one says of the berth counts no more.
+    newest: AtomicU64,
+    /// The stream of the client that came last, until it is served.
+    fresh: Mutex<Option<Fresh>>,
+    came: Notify,
+    over: AtomicBool,
+    waits: AtomicBool,
 }
 
 impl Harbour {
     pub(super) fn new(terminals: watch::Receiver<u32>) -> Arc<Self> {
         let (berth, end) = (watch::Sender::new(Berth::Empty), watch::Sender::new(None));
-        Arc::new(Self { berth, end, terminals })
+        Arc::new(Self {
+            berth,
+            end,
+            terminals,
+            newest: AtomicU64::new(0),
+            fresh: Mutex::new(None),
+            came: Notify::new(),
+            over: AtomicBool::new(false),
+            waits: AtomicBool::new(false),
+        })
+    }
+
+    /// Nobody else can have the session any more.
+    pub(super) fn is_over(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody else may still have the session.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.over.load(Ordering::Relaxed)
+    }
+
+    /// From now on nobody is there, whatever becomes of the last stream.
+    pub(super) fn wait(&self) {
+        self.newest.fetch_add(1, Ordering::Relaxed);
+        self.waits.store(true, Ordering::Relaxed);
+        self.berth.send_replace(Berth::Detached { since: Instant::now() });
+    }
+
+    /// Waits until another client has come.
+    pub(super) async fn somebody_else(&self) {
+        while self.lock_fresh().is_none() {
+            self.came.notified().await;
+        }
+    }
+
+    /// The stream of the client that came last.
+    pub(super) fn take_fresh(&self) -> Option<Fresh> {
+        self.lock_fresh().take()
+    }
+
+    fn lock_fresh(&self) -> MutexGuard<'_, Option<Fresh>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that was not served yet is given up.
+    fn come(&self, fresh: Fresh) {
+        self.waits.store(false, Ordering::Relaxed);
+        drop(self.lock_fresh().replace(fresh));
+        self.came.notify_one();
     }
 
     pub(super) fn is_attached(&self) -> bool {
@@ -66,7 +136,14 @@ impl Harbour {
             Berth::Empty | Berth::Closed => (false, None),
         };
         let terminals = Some(*self.terminals.borrow());
-        Standing { attached: Some(attached), detached_s, terminals }
+        let (goes_on, waits) = (self.goes_on(), self.waits.load(Ordering::Relaxed));
+        Standing {
+            attached: Some(attached),
+            detached_s,
+            terminals,
+            goes_on: Some(goes_on),
+            waits: Some(waits),
+        }
     }
 }
 
@@ -77,9 +154,9 @@ pub(super) struct Dock {
     attacher: Attacher,
     lines: mpsc::Sender<UnixStream>,
     harbour: Arc<Harbour>,
+    /// Whether another client may have the session.
+    gives: bool,
     carrying: JoinSet<(u64, Carried)>,
-    /// Number of the newest attachment.
-    newest: u64,
 }
 
 impl Dock {
@@ -88,9 +165,9 @@ impl Dock {
         owner: Uid,
         attacher: Attacher,
         lines: mpsc::Sender<UnixStream>,
-        harbour: Arc<Harbour>,
+        (harbour, gives): (Arc<Harbour>, bool),
     ) -> Self {
-        Self { listener, owner, attacher, lines, harbour, carrying: JoinSet::new(), newest: 0 }
+        Self { listener, owner, attacher, lines, harbour, gives, carrying: JoinSet::new() }
     }
 
     /// Takes connections for as long as it is polled.
@@ -125,7 +202,12 @@ impl Dock {
             Err(_) => None,
         };
         match errand {
+            // That stream is over; the supervisor asks before it comes.
+            Some(Errand::Attach) if self.harbour.waits.load(Ordering::Relaxed) => {
+                tracing::info!("somebody came for a stream that is over");
+            }
             Some(Errand::Attach) => self.attach(socket),
+            Some(Errand::Anew) => self.attach_anew(socket).await,
             Some(Errand::Control) => {
                 if self.lines.send(socket).await.is_err() {
                     tracing::debug!("a supervisor came to a session that has ended");
@@ -156,8 +238,8 @@ impl Dock {
 
     fn attach(&mut self, socket: UnixStream) {
         enlarge(&socket);
-        self.newest += 1;
-        let (number, attacher) = (self.newest, self.attacher.clone());
+        let number = self.harbour.newest.fetch_add(1, Ordering::Relaxed) + 1;
+        let attacher = self.attacher.clone();
         let (read, write) = socket.into_split();
         self.carrying.spawn(async move {
             (number, attacher.carry(Reader::new(read), Writer::new(write)).await)
@@ -165,9 +247,27 @@ impl Dock {
         self.harbour.berth.send_replace(Berth::Attached);
     }
 
+    async fn attach_anew(&mut self, mut socket: UnixStream) {
+        let terminals = *self.harbour.terminals.borrow();
+        let given = self.gives && terminals > 0 && self.harbour.goes_on();
+        let answer = if given { YES } else { NO_TERMINAL };
+        match timeout(ERRAND_TIMEOUT, socket.write_u8(answer)).await {
+            Ok(Ok(())) if given => {
+                tracing::info!(terminals, "another client takes the session");
+                let fresh = Fresh::new();
+                self.attacher = fresh.attacher.clone();
+                self.attach(socket);
+                self.harbour.come(fresh);
+            }
+            Ok(Ok(())) => tracing::info!("there is no terminal to give to another client"),
+            Ok(Err(error)) => tracing::debug!(%error, "another client's stream broke at once"),
+            Err(_) => tracing::debug!("another client's stream takes no answer"),
+        }
+    }
+
     fn carried(&self, number: u64, carried: &Carried) {
         tracing::debug!(number, ?carried, "an attachment ended");
-        if number != self.newest {
+        if number != self.harbour.newest.load(Ordering::Relaxed) {
             return;
         }
         let berth = match carried {

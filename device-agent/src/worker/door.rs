@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use belay_tunnel::framed::{self, Messages};
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
@@ -26,6 +26,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 pub enum Errand {
     /// The session's bytes, under the resume layer. A newer one replaces it.
     Attach,
+    /// The same for another client, which has nothing of them: a fresh stream. Answered by a byte.
+    Anew,
     /// Events out, words in. A newer one replaces it.
     Control,
     /// One word in, one standing out.
@@ -36,6 +38,7 @@ impl Errand {
     pub(super) const fn byte(self) -> u8 {
         match self {
             Self::Attach => b'A',
+            Self::Anew => b'N',
             Self::Control => b'C',
             Self::Visit => b'V',
         }
@@ -44,6 +47,7 @@ impl Errand {
     pub(super) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             b'A' => Some(Self::Attach),
+            b'N' => Some(Self::Anew),
             b'C' => Some(Self::Control),
             b'V' => Some(Self::Visit),
             _ => None,
@@ -94,6 +98,37 @@ pub async fn connect(door: &Path, errand: Errand) -> Result<UnixStream, DoorErro
     let socket = timeout(ANSWER_WITHIN, knock).await.map_err(|_| DoorError::Silent)??;
     enlarge(&socket);
     Ok(socket)
+}
+
+/// A worker's answer to [`Errand::Anew`].
+pub(super) const YES: u8 = b'+';
+/// See [`YES`].
+pub(super) const NO_TERMINAL: u8 = b'-';
+
+/// Whether a worker gives its session to another client.
+#[derive(Debug)]
+pub enum Anew {
+    /// It does; these are the session's bytes.
+    Given(UnixStream),
+    /// It has no terminal another client could have.
+    NoTerminal,
+    /// It is of a version that cannot.
+    Unable,
+}
+
+/// Asks for a fresh stream of the session, for another client.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn anew(door: &Path) -> Result<Anew, DoorError> {
+    let mut socket = connect(door, Errand::Anew).await?;
+    match timeout(ANSWER_WITHIN, socket.read_u8()).await {
+        Ok(Ok(YES)) => Ok(Anew::Given(socket)),
+        Ok(Ok(NO_TERMINAL)) => Ok(Anew::NoTerminal),
+        // An older worker closes what it does not know.
+        Ok(Ok(_) | Err(_)) => Ok(Anew::Unable),
+        Err(_) => Err(DoorError::Silent),
+    }
 }
 
 /// Takes a running worker over from a supervisor that is gone.

@@ -32,6 +32,9 @@ pub enum ChannelKind {
     /// Any other request, refused.
     #[n(8)]
     Other,
+    /// A terminal that was opened on an earlier connection.
+    #[n(9)]
+    Attach,
 }
 
 impl ChannelKind {
@@ -47,6 +50,7 @@ impl ChannelKind {
             Self::Terminal => "terminal",
             Self::X11 => "x11",
             Self::Other => "other",
+            Self::Attach => "attach",
         }
     }
 }
@@ -186,9 +190,15 @@ pub struct Standing {
     /// For how many seconds there has been none; absent before the first.
     #[n(1)]
     pub detached_s: Option<u64>,
-    /// Open terminals.
+    /// Terminals, also those whose program has ended and nobody was told how.
     #[n(2)]
     pub terminals: Option<u32>,
+    /// Whether the session outlives the streams it has had. Absent from a worker that has one only.
+    #[n(3)]
+    pub goes_on: Option<bool>,
+    /// Its last stream is over for good, and its terminals wait for another client.
+    #[n(4)]
+    pub waits: Option<bool>,
 }
 
 /// One frame of a worker's on its control socket.

@@ -10,7 +10,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::event::{ChannelKind, WorkerEvent, bounded};
 use super::ssh::Rights;
@@ -61,6 +61,8 @@ pub enum Request<'a> {
     Reverse(&'a str),
     Agent,
     X11,
+    /// A terminal of this session, and what it runs: a command, or the shell.
+    Attach(Option<&'a str>),
     /// A subsystem or channel type nobody serves.
     Unknown(&'a str),
 }
@@ -76,6 +78,7 @@ impl Request<'_> {
             Self::Reverse(_) => ChannelKind::Reverse,
             Self::Agent => ChannelKind::Agent,
             Self::X11 => ChannelKind::X11,
+            Self::Attach(_) => ChannelKind::Attach,
             Self::Unknown(_) => ChannelKind::Other,
         }
     }
@@ -86,8 +89,11 @@ impl Request<'_> {
             | Self::Terminal(text)
             | Self::Forward(text)
             | Self::Reverse(text)
+            | Self::Attach(Some(text))
             | Self::Unknown(text) => bounded(text),
-            Self::Shell | Self::Sftp | Self::Agent | Self::X11 => String::new(),
+            Self::Attach(None) | Self::Shell | Self::Sftp | Self::Agent | Self::X11 => {
+                String::new()
+            }
         }
     }
 }
@@ -104,33 +110,19 @@ impl Denied {
     }
 }
 
-/// The way events take, and what they say of terminals. Cheap to clone.
+/// The way events take. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Events {
     sender: mpsc::Sender<WorkerEvent>,
-    terminals: watch::Sender<u32>,
 }
 
 impl Events {
     pub(super) fn new(sender: mpsc::Sender<WorkerEvent>) -> Self {
-        Self { sender, terminals: watch::Sender::new(0) }
-    }
-
-    /// How many terminals are open, as it changes.
-    pub(super) fn terminals(&self) -> watch::Receiver<u32> {
-        self.terminals.subscribe()
+        Self { sender }
     }
 
     /// Waits for room.
     pub(super) async fn send(&self, event: WorkerEvent) -> Result<(), Denied> {
-        #[allow(clippy::wildcard_enum_match_arm, reason = "only these two change the count")]
-        match &event {
-            WorkerEvent::PtyOpened { .. } => self.terminals.send_modify(|open| *open += 1),
-            WorkerEvent::PtyClosed { .. } => {
-                self.terminals.send_modify(|open| *open = open.saturating_sub(1));
-            }
-            _ => {}
-        }
         self.sender.send(event).await.map_err(|_| going_down())
     }
 
@@ -209,6 +201,13 @@ impl Gate {
             Request::Sftp => granted("sftp", actions.sftp),
             Request::Terminal(_) => {
                 granted("shell", actions.shell || actions.exec)?;
+                certified("terminals", rights.terminal)
+            }
+            Request::Attach(command) => {
+                match command {
+                    Some(_) => granted("exec", actions.exec)?,
+                    None => granted("shell", actions.shell)?,
+                }
                 certified("terminals", rights.terminal)
             }
             Request::Forward(_) => {
@@ -316,6 +315,13 @@ impl Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
+        self.over();
+    }
+}
+
+impl Admitted {
+    /// The thing is over, whatever is still kept of it.
+    pub(super) fn over(&mut self) {
         let Some(closing) = self.closing.take() else { return };
         closing.send(WorkerEvent::ChannelClosed {
             channel: self.channel,
@@ -334,13 +340,15 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
     use super::*;
 
-    const REQUESTS: [(Request<'static>, &str); 6] = [
+    const REQUESTS: [(Request<'static>, &str); 8] = [
         (Request::Shell, "shell"),
         (Request::Exec("id"), "exec"),
         (Request::Sftp, "sftp"),
         (Request::Forward("h:1"), "forward"),
         (Request::Reverse("h:1"), "reverse"),
         (Request::Agent, "agent"),
+        (Request::Attach(None), "shell"),
+        (Request::Attach(Some("top")), "exec"),
     ];
 
     fn gate(tokens: &[&str], rights: Rights) -> (Gate, mpsc::Receiver<WorkerEvent>) {
@@ -376,6 +384,7 @@ mod tests {
         let (gate, _events) = gate(&Actions::TOKENS, rights);
         for request in [
             Request::Terminal("xterm"),
+            Request::Attach(None),
             Request::Forward("h:1"),
             Request::Reverse("h:1"),
             Request::Agent,

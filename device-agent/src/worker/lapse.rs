@@ -16,8 +16,13 @@ use tracing_subscriber::layer::Context;
 
 const LINE: &str = "Certificate is expired or not yet valid";
 
-/// A worker serves one connection, so one answer serves the process.
+/// A worker serves one connection at a time, so one answer serves the process.
 static SEEN: AtomicBool = AtomicBool::new(false);
+
+/// A new connection begins: what was seen was another's certificate.
+pub(super) fn forget() {
+    SEEN.store(false, Ordering::Relaxed);
+}
 
 pub(super) fn seen() -> bool {
     SEEN.load(Ordering::Relaxed)

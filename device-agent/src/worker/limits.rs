@@ -109,12 +109,34 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Listeners one session may have for remote forwards.
 pub const LISTENERS_MAX: usize = 16;
 
+/// Terminals of one session, with and without a client, also those whose program has ended and
+/// nobody was told. Each holds a screen: 16 bytes a character, for what shows, for the other
+/// screen of editors, and for the scrollback.
+pub const TERMINALS_MAX: usize = CHANNELS_MAX;
+
+/// Lines kept of what scrolled off a terminal, for a client that attaches: at 80 columns 1.3 MB.
+pub const SCROLLBACK: usize = 1_000;
+
+/// Largest screen kept for a client that attaches; a terminal may be larger, and is then drawn by
+/// its program alone. Wider than any display shows legibly, and with the scrollback 8 MB and at
+/// worst 4 MB more for the two screens.
+pub const SCREEN_COLUMNS_MAX: usize = 500;
+/// See [`SCREEN_COLUMNS_MAX`].
+pub const SCREEN_ROWS_MAX: usize = 250;
+
+/// Time for whoever has a terminal to give it to another channel: it is asked between two steps of
+/// its work, which wait for nobody.
+pub const HAND_OVER: Duration = Duration::from_secs(5);
+
 /// Terminal output read after the program ended, when something still holds
 /// the terminal open.
 pub const PTY_DRAIN: Duration = Duration::from_millis(500);
 
 /// Time for the last packets (exit status, reason) to leave when a session ends.
 pub const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The same for a client whose session another one has taken, which waits for it.
+pub const FAREWELL_TAKEN: Duration = Duration::from_millis(200);
 
 /// Largest message of the day shown.
 pub const MOTD_MAX: u64 = 64 * 1024;

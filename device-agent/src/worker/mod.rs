@@ -47,6 +47,7 @@ mod ssh;
 mod stdio;
 mod sys;
 mod teller;
+mod terminals;
 mod windows;
 mod wire;
 mod word;

@@ -106,6 +106,26 @@ fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((read, write))
 }
 
+/// What a program wrote, into `buffer`; `None` at the end (a terminal ends with `EIO`).
+/// Cancel-safe.
+pub(super) async fn read_some(source: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<usize> {
+    loop {
+        let mut guard = source.readable().await.ok()?;
+        match guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *buffer)?)) {
+            Ok(Ok(0)) => return None,
+            Ok(Ok(read)) => return Some(read),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(Err(error)) => {
+                if error.raw_os_error() != Some(libc::EIO) {
+                    tracing::debug!(%error, "reading a program's output failed");
+                }
+                return None;
+            }
+            Err(_would_block) => {}
+        }
+    }
+}
+
 /// How a program ended, as SSH tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ended {

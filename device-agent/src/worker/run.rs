@@ -7,6 +7,7 @@
 use std::io::stdin;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -26,8 +27,9 @@ use super::event::WorkerEvent;
 use super::gate::{Actions, Events};
 use super::limits::{CLOSINGS, EVENTS};
 use super::order::WorkerOrder;
-use super::ssh::{self, End, Rekey, Terms};
+use super::ssh::{self, End, Rekey, Serving, Terms};
 use super::stdio::{Stdio, StdioArgs};
+use super::terminals::Terminals;
 use super::wire::Wire;
 use super::{clock, lapse, privilege, sys};
 
@@ -188,16 +190,19 @@ async fn serve_pipes(session: Session, input: OwnedFd, output: OwnedFd) -> anyho
     let (sender, receiver) = mpsc::channel(EVENTS + CLOSINGS);
     let out = output.try_clone()?;
     let wire = Wire::new(input, output).context("the session's descriptors cannot be watched")?;
-    let Session { terms, host_key, host_certificate, account } = session;
     let events = Events::new(sender.clone());
+    // There is no door to come back through.
+    let terminals = Terminals::new(events.clone(), false);
+    let (session, parting) = (Arc::new(session), Arc::default());
+    let serving = Serving { session, terminals: Arc::clone(&terminals), events, parting };
     let teller = log_events(receiver);
     tokio::pin!(teller);
-    let host = (host_key, host_certificate);
     let never = std::future::pending();
     let End { reason, clean, .. } = tokio::select! {
-        end = ssh::serve(wire, Some(out), terms, account, host, events, never) => end,
+        end = ssh::serve(wire, Some(out), serving, never) => end,
         () = &mut teller => anyhow::bail!("the events have no way out"),
     };
+    terminals.hang_up_all().await;
     tracing::info!(%reason, "session ended");
     drop(sender.send(WorkerEvent::Ended { reason: reason.clone() }).await);
     teller.await;

@@ -16,6 +16,7 @@ use russh::{Channel, ChannelMsg, client::Msg};
 use ssh_key::certificate::{Builder, CertType};
 use ssh_key::private::Ed25519Keypair;
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -180,8 +181,23 @@ impl Laptop {
 
     /// SSH over it; `false` when the certificate was not taken.
     pub(crate) async fn log_in(&mut self, certificate: Certificate) -> (Handle<Trusting>, bool) {
+        Self::log_in_over(self.bytes(), certificate).await
+    }
+
+    /// The session's bytes, once.
+    pub(crate) fn bytes(&mut self) -> Joined {
+        self.stream.take().unwrap()
+    }
+
+    /// The same over anything that leads there.
+    pub(crate) async fn log_in_over<S>(
+        stream: S,
+        certificate: Certificate,
+    ) -> (Handle<Trusting>, bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let config = client::Config { inactivity_timeout: None, ..client::Config::default() };
-        let stream = self.stream.take().unwrap();
         let connecting = client::connect_stream(Arc::new(config), stream, Trusting);
         let mut handle = timeout(PATIENCE, connecting).await.unwrap().unwrap();
         let asked = handle.authenticate_openssh_cert(us(), Arc::new(key(ENGINEER)), certificate);

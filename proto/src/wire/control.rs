@@ -12,6 +12,13 @@ use crate::names::DeviceName;
 use crate::refusal::Refused;
 use crate::time::UnixTime;
 
+/// Optional features, as they stand in [`Hello::capabilities`].
+pub mod capability {
+    /// A device that gives a session with a terminal to another client of the same person
+    /// ([`crate::grant::Grant::anew`]).
+    pub const ATTACH: &str = "attach";
+}
+
 /// The dialler's first message. Who it is stands in its certificate, not here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

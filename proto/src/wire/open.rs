@@ -44,6 +44,14 @@ pub struct Resume {
     /// most [`crate::limits::RESUME_WAIT`]. The answer then comes the moment the device is back.
     #[n(1)]
     pub wait_seconds: Option<u32>,
+    /// This client has nothing of the session's stream: the device is to give it a fresh one, and
+    /// whoever had the old one loses it. Only a session with a terminal can be had so.
+    #[n(2)]
+    pub anew: Option<bool>,
+    /// Which of the session's streams the client has, as [`Opened::stream`] said; absent is 0, the
+    /// first. The relay refuses any but the latest.
+    #[n(3)]
+    pub stream: Option<u32>,
 }
 
 /// How long a session may be without a client before the device ends it, in seconds.
@@ -96,6 +104,10 @@ pub struct Opened {
     /// How long it may be taken up again after its stream broke. Absent: not at all.
     #[n(4)]
     pub windows: Option<ResumeWindows>,
+    /// The number of the stream that begins or goes on here. Absent from a relay that knows no
+    /// fresh streams: there is only the first.
+    #[n(5)]
+    pub stream: Option<u32>,
 }
 
 /// Relay to device: the first frame of a stream the relay opens.

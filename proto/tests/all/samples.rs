@@ -83,6 +83,7 @@ pub(crate) fn grant() -> Grant {
         obligations: None,
         resume: None,
         windows: None,
+        anew: None,
     }
 }
 
@@ -194,7 +195,11 @@ fn opening() -> Vec<Sample> {
         login: Some("root".parse().unwrap()),
         resume: None,
     };
-    let again = Resume { session: SESSION, wait_seconds: Some(60) };
+    let again = Resume { session: SESSION, wait_seconds: Some(60), anew: None, stream: None };
+    let taking = Resume { anew: Some(true), ..again.clone() };
+    let taking = Open { resume: Some(taking), ..open.clone() };
+    let later = Resume { stream: Some(2), ..again.clone() };
+    let later = Open { resume: Some(later), ..open.clone() };
     let again = Open { resume: Some(again), ..open.clone() };
     let signed = minicbor::to_vec(signed_grant()).unwrap();
     let opened = Opened {
@@ -203,15 +208,25 @@ fn opening() -> Vec<Sample> {
         device_name: Some("pump-17".into()),
         grant: Some(signed.clone().into()),
         windows: None,
+        stream: None,
     };
     let windows = Some(ResumeWindows::default());
     let resumable = Opened { windows, ..opened.clone() };
+    let second = Opened { stream: Some(2), ..resumable.clone() };
     let resuming = Grant { resume: Some(true), windows, ..grant() };
+    let anew = Grant { anew: Some(true), ..resuming.clone() };
     let obliged = Grant { obligations: Some(vec!["record".into()]), ..grant() };
     let (no, yes) = (Some(refused()), Some(Accepted {}));
     vec![
         sample("open", "Open", open),
         sample("open-resume", "Open: takes a session up again", again),
+        sample("open-attach", "Open: takes a session over with a fresh stream", taking),
+        sample("open-resume-stream", "Open: takes a session's second fresh stream up again", later),
+        sample(
+            "opened-stream",
+            "OpenAnswer: Opened, with the stream's number",
+            OpenAnswer { opened: Some(second), refused: None },
+        ),
         sample(
             "opened-resumable",
             "OpenAnswer: Opened, to be taken up again",
@@ -226,6 +241,7 @@ fn opening() -> Vec<Sample> {
         sample("grant", "Grant: what is signed, its domain string not in it", grant()),
         sample("grant-obliged", "Grant with an obligation", obliged),
         sample("grant-resume", "Grant to take a session up again", resuming),
+        sample("grant-anew", "Grant to give a session a fresh stream", anew),
         sample("signed-grant", "SignedGrant", signed_grant()),
         sample("deliver", "Deliver", Deliver { grant: signed.into() }),
         sample(

@@ -151,9 +151,12 @@ pub(crate) fn control() -> impl Strategy<Value = Control> {
 }
 
 pub(crate) fn open() -> impl Strategy<Value = Open> {
-    let resume = (uuid(), any::<Option<u32>>()).prop_map(|(session, wait_seconds)| Resume {
+    let which = (uuid(), any::<Option<u32>>(), any::<Option<bool>>(), any::<Option<u32>>());
+    let resume = which.prop_map(|(session, wait_seconds, anew, stream)| Resume {
         session: SessionId::from_uuid(session),
         wait_seconds,
+        anew,
+        stream,
     });
     (any::<Option<String>>(), any::<Option<String>>(), option::of(login()), option::of(resume))
         .prop_map(|(device, kind, login, resume)| Open { device, kind, login, resume })
@@ -165,16 +168,16 @@ fn windows() -> impl Strategy<Value = ResumeWindows> {
 
 pub(crate) fn open_answer() -> impl Strategy<Value = OpenAnswer> {
     let more = (any::<Option<String>>(), option::of(bytes()), option::of(windows()));
-    let opened =
-        (uuid(), uuid(), more).prop_map(|(session, device, (device_name, grant, windows))| {
-            Opened {
-                session: SessionId::from_uuid(session),
-                device: DeviceId::from_uuid(device),
-                device_name,
-                grant,
-                windows,
-            }
-        });
+    let opened = (uuid(), uuid(), more, any::<Option<u32>>()).prop_map(
+        |(session, device, (device_name, grant, windows), stream)| Opened {
+            session: SessionId::from_uuid(session),
+            device: DeviceId::from_uuid(device),
+            device_name,
+            grant,
+            windows,
+            stream,
+        },
+    );
     (option::of(opened), option::of(refused()))
         .prop_map(|(opened, refused)| OpenAnswer { opened, refused })
 }
@@ -190,7 +193,7 @@ pub(crate) fn deliver_answer() -> impl Strategy<Value = DeliverAnswer> {
 
 pub(crate) fn grant() -> impl Strategy<Value = Grant> {
     let who = (uuid(), uuid(), uuid(), user_name(), login());
-    let again = (any::<Option<bool>>(), option::of(windows()));
+    let again = (any::<Option<bool>>(), option::of(windows()), any::<Option<bool>>());
     let what = (text(), vec(text(), 0..5), any::<Option<Vec<String>>>(), again);
     (any::<u16>(), who, what, (time(), time(), time())).prop_map(
         |(version, (session, device, user, user_name, login), what, (issued, open_by, ends))| {
@@ -209,6 +212,7 @@ pub(crate) fn grant() -> impl Strategy<Value = Grant> {
                 obligations: what.2,
                 resume: what.3.0,
                 windows: what.3.1,
+                anew: what.3.2,
             }
         },
     )

@@ -14,7 +14,7 @@ use belay_proto::presence::{ASK_LEAST, ASK_MOST, Probing};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::version;
-use belay_proto::wire::control::{Hello, HelloAnswer, Run, Welcome};
+use belay_proto::wire::control::{Hello, HelloAnswer, Run, Welcome, capability};
 use belay_tunnel::carrier::{Carrier, RecvHalf, ResetCode, SendHalf};
 use belay_tunnel::clock;
 use belay_tunnel::framed::{self, Messages};
@@ -50,6 +50,8 @@ pub(super) struct AdmittedDevice {
     pub(super) run: Option<Run>,
     /// From one answer to the next question.
     pub(super) ask_every: Duration,
+    /// It can give a session to another client.
+    pub(super) attaches: bool,
     pub(super) control: Control,
 }
 
@@ -147,6 +149,7 @@ enum Who {
         sessions: BTreeSet<SessionId>,
         run: Option<Run>,
         ask_every: Duration,
+        attaches: bool,
         version: u16,
     },
     Client {
@@ -190,6 +193,7 @@ impl Who {
                 sessions,
                 run,
                 ask_every,
+                attaches,
                 version: _,
             } => Admitted::Device(AdmittedDevice {
                 record,
@@ -202,6 +206,7 @@ impl Who {
                 sessions,
                 run,
                 ask_every,
+                attaches,
                 control,
             }),
             Self::Client { user, version: _ } => Admitted::Client(AdmittedClient { user, control }),
@@ -246,6 +251,11 @@ async fn judge(carrier: &Carrier, shared: &Shared, hello: Hello) -> Result<Who, 
                 renew_only: certificate.not_after < now,
                 clock_ahead: theirs.correction_from(now),
                 known_as: hello.name.clone(),
+                attaches: hello
+                    .capabilities
+                    .iter()
+                    .flatten()
+                    .any(|capability| capability == capability::ATTACH),
                 sessions,
                 run: hello.run,
                 ask_every: ask_every(&hello),

@@ -63,6 +63,7 @@ pub(super) async fn begin(
         sessions,
         run,
         ask_every,
+        attaches,
         mut control,
     } = admitted;
     let peer = carrier.remote_address();
@@ -107,6 +108,7 @@ pub(super) async fn begin(
         clock_ahead,
         named,
         run.map(|run| run.this),
+        attaches,
     ));
     device.ask_every(ask_every);
     for ended in over {

@@ -87,6 +87,8 @@ kinds! {
     SessionDetached = "session-detached",
     /// Its client is back.
     SessionResumed = "session-resumed",
+    /// Another client of its person has it from now on, on a fresh stream.
+    SessionTakenOver = "session-taken-over",
     /// A session ended.
     SessionClosed = "session-closed",
 }

@@ -41,6 +41,7 @@ pub(super) fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         step(1, "start", include_str!("../../migrations/sqlite/0001_start.sql")),
         step(2, "sessions", include_str!("../../migrations/sqlite/0002_sessions.sql")),
+        step(3, "streams", include_str!("../../migrations/sqlite/0003_streams.sql")),
         step(4, "lines", include_str!("../../migrations/sqlite/0004_lines.sql")),
     ])
 }

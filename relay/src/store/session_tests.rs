@@ -32,6 +32,7 @@ fn session(f: &Fixture, device: DeviceId, n: u8) -> SessionRecord {
         ends: LATER,
         over: None,
         attachments: 1,
+        stream: 0,
         passed: Passed::default(),
     }
 }

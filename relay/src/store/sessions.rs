@@ -19,7 +19,7 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, user_id, device, login, kind, actions, opened, ends, closed, why,
-                    attachments, bytes_up, bytes_down
+                    attachments, stream, bytes_up, bytes_down
              FROM sessions ",
             $rest
         )
@@ -47,8 +47,10 @@ pub struct SessionRecord {
     pub ends: UnixTime,
     /// Why it is over, once it is.
     pub over: Option<Over>,
-    /// How many streams it has had.
+    /// How many attachments it has had.
     pub attachments: u64,
+    /// The number of its present stream: how often another client took it over.
+    pub stream: u32,
     /// What passed over those that have ended.
     pub passed: Passed,
 }
@@ -145,6 +147,28 @@ impl Store {
         self.write(move |tx| Box::pin(async move { tx.resume_session(id, &event).await })).await
     }
 
+    /// Records that another client takes a session over; the number of its stream from now on.
+    /// `None` when it is not open any more: nobody may take it, and nothing is recorded.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nobody may take it.
+    pub async fn take_over_session(
+        &self,
+        id: SessionId,
+        event: Event,
+    ) -> Result<Option<u32>, StoreError> {
+        self.write(move |tx| Box::pin(async move { tx.take_over_session(id, &event).await })).await
+    }
+
+    /// The device did not give the session this stream: the one before it is the present one
+    /// again, unless there is a later one by now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn give_back_session(&self, id: SessionId, stream: u32) -> Result<(), StoreError> {
+        self.write(move |tx| Box::pin(async move { tx.give_back_session(id, stream).await })).await
+    }
+
     /// Records that a session lost its stream. One that was closed meanwhile only gets its bytes.
     ///
     /// # Errors
@@ -239,6 +263,39 @@ impl Tx {
             self.append(event).await?;
         }
         Ok(open)
+    }
+
+    async fn take_over_session(
+        &mut self,
+        id: SessionId,
+        event: &Event,
+    ) -> Result<Option<u32>, StoreError> {
+        let taken = sqlx::query(
+            "UPDATE sessions SET attachments = attachments + 1, stream = stream + 1
+             WHERE id = $1 AND closed IS NULL",
+        )
+        .bind(id.as_bytes().as_slice())
+        .execute(&mut self.conn)
+        .await
+        .map_err(doing())?;
+        if taken.rows_affected() == 0 {
+            return Ok(None);
+        }
+        self.append(event).await?;
+        Ok(by_id(&mut self.conn, id).await?.map(|session| session.stream))
+    }
+
+    async fn give_back_session(&mut self, id: SessionId, stream: u32) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE sessions SET attachments = attachments - 1, stream = stream - 1
+             WHERE id = $1 AND stream = $2 AND stream > 0",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(i64::from(stream))
+        .execute(&mut self.conn)
+        .await
+        .map_err(doing())?;
+        Ok(())
     }
 
     async fn detach_session(&mut self, ending: &Ending) -> Result<(), StoreError> {
@@ -361,6 +418,7 @@ fn record(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
             None => None,
         },
         attachments: number("attachments")?,
+        stream: u32::try_from(number("stream")?).map_err(|_| StoreError::Unreadable("stream"))?,
         passed: Passed { up: number("bytes_up")?, down: number("bytes_down")? },
     })
 }

@@ -11,7 +11,7 @@ use belay_proto::policy::Role;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::version;
-use belay_proto::wire::control::{Control, Ended, Hello, HelloAnswer};
+use belay_proto::wire::control::{Control, Ended, Hello, HelloAnswer, capability};
 use belay_proto::wire::frame::decode_payload;
 use belay_proto::wire::open::{
     Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, Resume, kind,
@@ -197,8 +197,23 @@ impl Site {
         who: &Identity,
         sessions: &[SessionId],
     ) -> Result<Device, Refused> {
+        let can = Some(vec![capability::ATTACH.to_owned()]);
+        self.try_line_of(who, sessions, can).await
+    }
+
+    /// A device whose agent names no capabilities.
+    pub(crate) async fn old_line(&self, device: &(DeviceId, Identity)) -> Device {
+        self.try_line_of(&device.1, &[], None).await.unwrap()
+    }
+
+    async fn try_line_of(
+        &self,
+        who: &Identity,
+        sessions: &[SessionId],
+        capabilities: Option<Vec<String>>,
+    ) -> Result<Device, Refused> {
         let (dialler, carrier) = self.dial(who).await;
-        let (send, control) = greet(&carrier, Some(sessions.to_vec())).await?;
+        let (send, control) = greet(&carrier, Some(sessions.to_vec()), capabilities).await?;
         let (says, saying) = mpsc::unbounded_channel();
         let (told, ended) = mpsc::unbounded_channel();
         let (up, is_up) = tokio::sync::oneshot::channel();
@@ -220,7 +235,7 @@ impl Site {
     /// A client of this person, over a carrier of its own.
     pub(crate) async fn client(&self, id: UserId, name: &str) -> Client {
         let (dialler, carrier) = self.dial(&self.person(id, name)).await;
-        let (send, control) = greet(&carrier, None).await.unwrap();
+        let (send, control) = greet(&carrier, None, None).await.unwrap();
         Client { carrier, _send: send, control, _dialler: dialler }
     }
 
@@ -272,6 +287,7 @@ async fn person(store: &Store, name: &str, roles: Vec<Role>) -> UserId {
 async fn greet(
     carrier: &Carrier,
     sessions: Option<Vec<SessionId>>,
+    capabilities: Option<Vec<String>>,
 ) -> Result<(SendHalf, Messages<RecvHalf>), Refused> {
     let (mut send, recv) = carrier.open().await.unwrap();
     let hello = Hello {
@@ -279,6 +295,7 @@ async fn greet(
         oldest: Some(version::OLDEST),
         clock: Some(clock::now()),
         sessions,
+        capabilities,
         ..Hello::default()
     };
     framed::write(&mut send, &hello).await.unwrap();
@@ -417,7 +434,24 @@ impl Client {
         wait_seconds: Option<u32>,
         open: Open,
     ) -> Result<(Opened, Stream), Refused> {
-        self.asks(&Open { resume: Some(Resume { session, wait_seconds }), ..open }).await
+        let resume = Resume { session, wait_seconds, anew: None, stream: None };
+        self.asks(&Open { resume: Some(resume), ..open }).await
+    }
+
+    /// Asks for a session that another client has or had.
+    pub(crate) async fn takes_over(&self, session: SessionId) -> Result<(Opened, Stream), Refused> {
+        let resume = Resume { session, wait_seconds: None, anew: Some(true), stream: None };
+        self.asks(&Open { resume: Some(resume), ..Open::default() }).await
+    }
+
+    /// Asks for this stream of a session again.
+    pub(crate) async fn resumes_stream(
+        &self,
+        session: SessionId,
+        stream: u32,
+    ) -> Result<(Opened, Stream), Refused> {
+        let resume = Resume { session, wait_seconds: None, anew: None, stream: Some(stream) };
+        self.asks(&Open { resume: Some(resume), ..Open::default() }).await
     }
 
     /// What it is told of a session's end.

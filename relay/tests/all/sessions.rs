@@ -16,17 +16,17 @@ use uuid::Uuid;
 
 use crate::lines::{Client, Device, Identity, Site, Stream, both_ways, soon};
 
-type Enrolled = (belay_proto::ids::DeviceId, Identity);
+pub(crate) type Enrolled = (belay_proto::ids::DeviceId, Identity);
 
 /// A session open between `root` and `pump`.
-struct Open1 {
-    id: SessionId,
-    client: Client,
-    near: Stream,
-    far: Stream,
+pub(crate) struct Open1 {
+    pub(crate) id: SessionId,
+    pub(crate) client: Client,
+    pub(crate) near: Stream,
+    pub(crate) far: Stream,
 }
 
-async fn opened(site: &Site, device: &Device) -> Open1 {
+pub(crate) async fn opened(site: &Site, device: &Device) -> Open1 {
     let client = site.root().await;
     let ((opened, near), (grant, far)) = granted(client.opens("pump"), device.takes()).await;
     assert_eq!((grant.session, grant.resume), (opened.session, None));
@@ -34,7 +34,7 @@ async fn opened(site: &Site, device: &Device) -> Open1 {
 }
 
 /// What is asked for and what the device does meanwhile; a refusal is not waited through.
-async fn granted<T>(
+pub(crate) async fn granted<T>(
     asked: impl Future<Output = Result<(Opened, Stream), Refused>>,
     device: impl Future<Output = T>,
 ) -> ((Opened, Stream), T) {
@@ -44,17 +44,17 @@ async fn granted<T>(
     )
 }
 
-async fn standard(settings: &str) -> (Site, Enrolled) {
+pub(crate) async fn standard(settings: &str) -> (Site, Enrolled) {
     let site = Site::start(settings).await;
     let pump = site.add_device("pump").await;
     (site, pump)
 }
 
-fn kinds(told: &[Decision]) -> Vec<&str> {
+pub(crate) fn kinds(told: &[Decision]) -> Vec<&str> {
     told.iter().map(|d| d.kind.as_str()).collect()
 }
 
-fn refusal<T>(answer: Result<T, Refused>) -> Refused {
+pub(crate) fn refusal<T>(answer: Result<T, Refused>) -> Refused {
     answer.err().unwrap()
 }
 

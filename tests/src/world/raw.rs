@@ -116,7 +116,7 @@ impl World {
             let (answer, _send, _recv) = peer.greet(&honest_hello()).await?;
             anyhow::ensure!(answer.welcome.is_some(), "{answer:?}");
             let (mut send, mut recv) = peer.carrier.open().await?;
-            let resume = Some(Resume { session, wait_seconds: None });
+            let resume = Some(Resume { session, wait_seconds: None, anew: None, stream: None });
             let open = Open {
                 device: Some(DEVICE.to_owned()),
                 kind: Some(kind::SSH.to_owned()),

@@ -251,7 +251,7 @@ fn a_session_whose_permission_ended_while_it_had_no_line_is_over_with_a_reason()
 }
 
 /// Session workers on the device.
-fn workers(world: &World) -> Result<usize> {
+pub(crate) fn workers(world: &World) -> Result<usize> {
     let listed = Command::new("pgrep").args(["-f", "^belay-agent worker"]).output()?;
     let mut found = 0;
     for pid in String::from_utf8(listed.stdout)?.lines() {

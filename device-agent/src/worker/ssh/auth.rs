@@ -56,19 +56,19 @@ impl Handler {
     /// Holder not proved yet: nothing is decided but which keys are worth a
     /// signature. Of a certificate, its own key is what is offered.
     pub(super) fn judge_offer(&self, offer: &PublicKeyOffer<'_>) -> Auth {
-        let terms = &self.shared.terms;
+        let terms = self.shared.terms();
         let certifiable = !terms.authorities.is_empty()
             && matches!(offer.algorithm, Algorithm::Ed25519 | Algorithm::Ecdsa { .. });
         if certifiable || self.is_plain(offer.public_key) { Auth::Accept } else { Auth::reject() }
     }
 
     fn is_plain(&self, key: &PublicKey) -> bool {
-        self.shared.terms.plain_keys.iter().any(|known| known.key_data() == key.key_data())
+        self.shared.terms().plain_keys.iter().any(|known| known.key_data() == key.key_data())
     }
 
     /// A key without a certificate, its holder proved.
     pub(super) async fn judge_key(&mut self, user: &str, key: &PublicKey) -> Auth {
-        let granted = self.shared.terms.login == user;
+        let granted = self.shared.terms().login == user;
         if self.bind_user(user) && granted && self.is_plain(key) {
             let fingerprint = key.fingerprint(HashAlg::Sha256).to_string();
             let key_id = String::new();
@@ -91,7 +91,7 @@ impl Handler {
             let reason = "the user name was changed between two attempts: connect again";
             return self.refuse(reason.to_owned());
         }
-        let terms = &self.shared.terms;
+        let terms = self.shared.terms();
         let demand = Demand {
             authorities: &terms.authorities,
             user: &terms.user,
@@ -130,7 +130,7 @@ impl Handler {
 
     async fn accept(&mut self, verified: Verified) -> Auth {
         let Verified { fingerprint, key_id, serial, rights } = verified;
-        let terms = &self.shared.terms;
+        let terms = self.shared.terms();
         tracing::info!(user = %terms.user, %fingerprint, %key_id, serial, "authenticated");
         let event =
             WorkerEvent::Authenticated { user: terms.user.clone(), fingerprint, key_id, serial };

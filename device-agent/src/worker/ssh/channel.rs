@@ -4,12 +4,17 @@
 //! program has ended *and* nobody holds its output any more; with one it closes
 //! when the program has ended and the terminal is drained. Output, end of file,
 //! exit status and close leave in this order.
+//!
+//! A terminal may outlive its channel: where the client vanished, or another channel asks for it.
 
 use std::ffi::OsString;
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use russh::server::Msg;
 use russh::{ChannelWriteHalf, Sig};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -17,25 +22,47 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::environment::{self, ClientEnv, Sources};
-use super::pump::{STDERR, inward, outward};
+use super::pump::{STDERR, inward, outward, outward_seen};
 use super::registry::Entry;
-use crate::worker::event::WorkerEvent;
 use crate::worker::gate::Admitted;
 use crate::worker::limits::{PTY_DRAIN, RESIZE_INTERVAL};
 use crate::worker::process::{self, Ended, Program};
 use crate::worker::pty::{self, Terminal};
+use crate::worker::terminals::{Ask, Held, Parts};
 
 /// A program as the client asked for it.
 pub(super) enum Asked {
     Shell,
     Command(OsString),
     Sftp,
+    /// One of the session's terminals, by its number.
+    Attach(u32),
+}
+
+/// How a channel came to its end.
+enum Outcome {
+    /// Its program has ended, and that is still to be told.
+    Ended(Ended),
+    /// It has, and that was told.
+    Told,
+    /// By the client.
+    Closed,
+    /// Another channel has its terminal.
+    Taken,
+}
+
+/// What ends a turn at a terminal.
+enum Turn {
+    Ended(Ended),
+    Asked(Ask),
+    Closed,
 }
 
 impl Asked {
     fn program(&self) -> Program<'_> {
         match self {
-            Self::Shell => Program::Shell,
+            // Attaching starts nothing.
+            Self::Shell | Self::Attach(_) => Program::Shell,
             Self::Command(command) => Program::Command(command),
             Self::Sftp => Program::Sftp,
         }
@@ -61,11 +88,17 @@ impl Job {
     pub(super) async fn run(mut self) {
         let result = match self.terminal.take() {
             Some((terminal, leave)) => self.on_terminal(&terminal, &leave).await,
-            None => self.on_pipes().await,
+            None => {
+                self.on_pipes().await.map(|ended| ended.map_or(Outcome::Closed, Outcome::Ended))
+            }
         };
         match result {
-            Ok(Some(ended)) => self.tell_end(&ended).await,
-            Ok(None) => tracing::debug!(channel = self.leave.channel(), "closed by the client"),
+            Ok(Outcome::Ended(ended)) => self.tell_end(&ended).await,
+            Ok(Outcome::Told) => {}
+            Ok(Outcome::Taken) => self.tell_taken().await,
+            Ok(Outcome::Closed) => {
+                tracing::debug!(channel = self.leave.channel(), "closed by the client");
+            }
             Err(error) => {
                 let line = format!("belay: the program cannot be started: {error}\r\n");
                 drop(self.client.extended_data_bytes(STDERR, line.into_bytes()).await);
@@ -75,12 +108,24 @@ impl Job {
         self.shared.registry.remove(self.leave.channel());
     }
 
+    /// Another channel of this connection has the terminal: the program has not ended, so there is
+    /// no status.
+    async fn tell_taken(&self) {
+        let line = b"\r\nbelay: the terminal was taken over\r\n".to_vec();
+        let told = self.client.extended_data_bytes(STDERR, line).await.is_ok()
+            && self.client.eof().await.is_ok()
+            && self.client.close().await.is_ok();
+        if !told {
+            tracing::debug!("the connection ended before its channel");
+        }
+    }
+
     fn environment(&self, terminal: Option<(&str, &str)>) -> Vec<(OsString, OsString)> {
         environment::build(&Sources {
-            account: &self.shared.account,
-            session: self.shared.terms.session,
-            user: &self.shared.terms.user,
-            extra: &self.shared.terms.env,
+            account: self.shared.account(),
+            session: self.shared.terms().session,
+            user: &self.shared.terms().user,
+            extra: &self.shared.terms().env,
             client: &self.env,
             terminal,
             agent: self.agent.as_deref(),
@@ -91,7 +136,7 @@ impl Job {
     async fn on_pipes(&mut self) -> std::io::Result<Option<Ended>> {
         let env = self.environment(None);
         let program = self.asked.program();
-        let mut piped = process::start(&self.leave, &program, &self.shared.account, env)?;
+        let mut piped = process::start(&self.leave, &program, self.shared.account(), env)?;
         let pid = piped.child.id();
         let (entry, leave, client) = (&self.entry, &self.leave, &self.client);
 
@@ -132,37 +177,83 @@ impl Job {
         Ok(Some(status.into()))
     }
 
-    async fn on_terminal(
-        &mut self,
-        terminal: &Terminal,
-        leave: &Admitted,
-    ) -> std::io::Result<Option<Ended>> {
-        let opened = pty::open(leave, terminal)?;
-        let env = self.environment(Some((&terminal.term, &opened.tty)));
-        let mut running = opened.start(&self.asked.program(), &self.shared.account, env)?;
-        let channel = self.leave.channel();
-        let (tty, pid) = (running.tty.clone(), running.pid);
-        let event = WorkerEvent::PtyOpened { channel, tty: tty.clone(), pid };
-        let told = self.shared.events.send(event).await;
-        let ended = match told {
-            Ok(()) => self.drive(&mut running).await,
-            Err(denied) => Err(std::io::Error::other(denied)),
+    /// A terminal that is new, or one of the session's.
+    async fn on_terminal(&mut self, terminal: &Terminal, leave: &Admitted) -> io::Result<Outcome> {
+        let held = match &self.asked {
+            Asked::Attach(number) => self.attach(*number, terminal).await?,
+            Asked::Shell | Asked::Command(_) | Asked::Sftp => self.open(terminal, leave).await?,
         };
-        // Closing the terminal hangs it up.
-        drop(running);
-        let event = WorkerEvent::PtyClosed { channel, tty, pid };
-        drop(self.shared.events.send(event).await);
-        ended
+        self.drive(held).await
     }
 
-    async fn drive(&self, running: &mut pty::Running) -> std::io::Result<Option<Ended>> {
+    async fn open(&self, terminal: &Terminal, leave: &Admitted) -> io::Result<Held> {
+        let opened = pty::open(leave, terminal)?;
+        let env = self.environment(Some((&terminal.term, &opened.tty)));
+        let running = opened.start(&self.asked.program(), self.shared.account(), env)?;
+        let command = match &self.asked {
+            Asked::Command(command) => Some(command.to_string_lossy().into_owned()),
+            Asked::Shell | Asked::Sftp | Asked::Attach(_) => None,
+        };
+        let of = (self.leave.channel(), Arc::clone(&self.entry.vanished));
+        self.shared.terminals.open(running, command, of).await.map_err(io::Error::other)
+    }
+
+    /// Takes a terminal over and draws it for the client.
+    async fn attach(&self, number: u32, terminal: &Terminal) -> io::Result<Held> {
+        let vanished = Arc::clone(&self.entry.vanished);
+        let held = self.shared.terminals.take(number, vanished).await;
+        let mut held = held.ok_or_else(|| io::Error::other("the terminal is gone"))?;
+        if let Some(pty) = held.pty() {
+            let size = (*self.entry.size.borrow()).unwrap_or(terminal.size);
+            let drawn = Bytes::from(pty.redraw(size));
+            let length = drawn.len() as u64;
+            self.leave.sending();
+            if self.client.data_bytes(drawn).await.is_ok() {
+                self.leave.sent(length);
+            }
+            pty.resize(size).await;
+        }
+        Ok(held)
+    }
+
+    /// Joins the client and the terminal until one of them ends, or another client has it.
+    async fn drive(&mut self, mut held: Held) -> io::Result<Outcome> {
+        loop {
+            let turn = match held.pty() {
+                Some(pty) => match pty.exit().cloned() {
+                    Some(ended) => Turn::Ended(ended),
+                    None => self.turn(pty.parts()).await?,
+                },
+                None => return Ok(Outcome::Closed),
+            };
+            match turn {
+                Turn::Ended(ended) => {
+                    held.ended(ended.clone()).await;
+                    self.tell_end(&ended).await;
+                    self.leave.over();
+                    return Ok(self.confirmed(held).await);
+                }
+                Turn::Asked(ask) => match held.hand(ask) {
+                    Ok(()) => return Ok(Outcome::Taken),
+                    Err(still) => held = still,
+                },
+                Turn::Closed => {
+                    if !self.entry.vanished.load(Ordering::Relaxed) {
+                        held.hang_up().await;
+                    }
+                    return Ok(Outcome::Closed);
+                }
+            }
+        }
+    }
+
+    async fn turn(&self, parts: Parts<'_>) -> io::Result<Turn> {
         let (entry, leave, client) = (&self.entry, &self.leave, &self.client);
-        let pid = Some(running.pid);
-        let pty::Running { master: io, leader, .. } = running;
-        let io = &*io;
+        let Parts { master, leader, screen, asks, pid } = parts;
+        let Some(io) = master else { return Ok(Turn::Closed) };
         let mut input = pin!(inward(&entry.queue, io, leave));
-        let mut output = pin!(outward(io, client, None, leave));
-        let mut signals = pin!(deliver_signals(entry, pid));
+        let mut output = pin!(outward_seen(io, client, leave, screen));
+        let mut signals = pin!(deliver_signals(entry, Some(pid)));
         let mut sizes = pin!(deliver_sizes(entry, io));
         // End of file from the client does nothing to a terminal, as in sshd.
         let (mut input_done, mut output_done) = (false, false);
@@ -173,18 +264,48 @@ impl Job {
                 () = &mut output, if !output_done => output_done = true,
                 () = &mut signals => {}
                 () = &mut sizes => {}
+                Some(ask) = asks.recv() => return Ok(Turn::Asked(ask)),
                 () = entry.closed.cancelled() => {
                     if !input_done {
                         drop(timeout(PTY_DRAIN, input).await);
                     }
-                    return Ok(None);
+                    return Ok(Turn::Closed);
                 }
             }
         };
         if !output_done {
             drain(output, leave, entry).await;
         }
-        Ok(Some(ended))
+        Ok(Turn::Ended(ended))
+    }
+
+    /// Keeps what is left of a terminal until its client says that it has heard everything, or
+    /// another client asks how it ended.
+    async fn confirmed(&self, mut held: Held) -> Outcome {
+        loop {
+            let ask = {
+                let Some(pty) = held.pty() else { return Outcome::Told };
+                let Parts { asks, .. } = pty.parts();
+                tokio::select! {
+                    () = self.entry.closed.cancelled() => None,
+                    ask = asks.recv() => ask,
+                }
+            };
+            match ask {
+                None if self.entry.vanished.load(Ordering::Relaxed) => {
+                    tracing::debug!("nobody was told how a program ended");
+                    return Outcome::Told;
+                }
+                None => {
+                    held.hang_up().await;
+                    return Outcome::Told;
+                }
+                Some(ask) => match held.hand(ask) {
+                    Ok(()) => return Outcome::Told,
+                    Err(still) => held = still,
+                },
+            }
+        }
     }
 
     /// End of file, how it ended, close (RFC 4254, sections 5.3 and 6.10).

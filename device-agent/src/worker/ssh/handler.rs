@@ -19,7 +19,6 @@ use russh::server::{
 use russh::{Channel, ChannelId, ChannelOpenFailure, ChannelWriteHalf, Pty, Sig};
 use tokio::time::sleep;
 
-use super::Shared;
 use super::cert::shown;
 use super::channel::{Asked, Job, client_signal};
 use super::environment::ClientEnv;
@@ -27,6 +26,7 @@ use super::forward::{Target, short};
 use super::pump::STDERR;
 use super::registry::Entry;
 use super::reverse::{self, Listening};
+use super::{Shared, attach};
 use crate::worker::gate::{Admitted, Denied, Gate, Request};
 use crate::worker::limits::{COMMAND_MAX, LISTENERS_MAX, TERM_MAX};
 use crate::worker::pty::{self, Terminal};
@@ -41,11 +41,11 @@ pub(super) fn prohibited(reason: &impl ToString) -> ChannelOpenFailure {
 const REFUSAL_LEAD: Duration = Duration::from_millis(100);
 
 /// A session channel no program runs on yet.
-struct Prepared {
+pub(super) struct Prepared {
     entry: Arc<Entry>,
     client: ChannelWriteHalf<Msg>,
     env: ClientEnv,
-    terminal: Option<(Terminal, Admitted)>,
+    pub(super) terminal: Option<(Terminal, Admitted)>,
     agent: Option<String>,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Handler {
     pub(super) gate: Option<Arc<Gate>>,
     /// The first user name asked for; another one later is refused.
     pub(super) asked_user: Option<String>,
-    prepared: HashMap<u32, Prepared>,
+    pub(super) prepared: HashMap<u32, Prepared>,
     /// Remote forwards, by the address and port the client knows them under; a
     /// socket's port is 0.
     listeners: HashMap<(String, u32), Listening>,
@@ -85,7 +85,7 @@ impl Handler {
 
     /// Refuses a shell, command or subsystem so that the engineer sees why:
     /// clients give up at the failure, and show only what came well before it.
-    fn refuse_program(&self, channel: ChannelId, ready: Prepared, denied: Denied) {
+    pub(super) fn refuse_program(&self, channel: ChannelId, ready: Prepared, denied: Denied) {
         let shared = self.shared.clone();
         self.shared.spawn(async move {
             let line = format!("belay: {denied}\r\n").into_bytes();
@@ -111,7 +111,7 @@ impl Handler {
         Some((gate, leave))
     }
 
-    async fn start(
+    pub(super) async fn start(
         &mut self,
         channel: ChannelId,
         request: Request<'_>,
@@ -123,7 +123,7 @@ impl Handler {
             return session.channel_failure(channel);
         };
         let leave = match self.ask(channel, request).await {
-            Ok(leave) if matches!(asked, Asked::Sftp) && !self.shared.account.ordinary_shell => {
+            Ok(leave) if matches!(asked, Asked::Sftp) && !self.shared.account().ordinary_shell => {
                 drop(leave);
                 let denied = Denied::because(
                     "this login's shell is not one of /etc/shells, so it has no SFTP",
@@ -452,7 +452,7 @@ impl SshHandler for Handler {
         session: &mut Session,
     ) -> Result<(), Self::Error> {
         let ready = self.prepared.get_mut(&channel.number());
-        let more = &self.shared.terms.accept_env;
+        let more = &self.shared.terms().accept_env;
         if ready.is_some_and(|ready| ready.env.set(variable_name, variable_value, more)) {
             session.channel_success(channel)
         } else {
@@ -508,6 +508,11 @@ impl SshHandler for Handler {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
+        if let Some(named) = attach::named(name)
+            && self.shared.terminals.keeps()
+        {
+            return self.start_attach(channel, named, session).await;
+        }
         let request = if name == "sftp" { Request::Sftp } else { Request::Unknown(name) };
         self.start(channel, request, Asked::Sftp, session).await
     }

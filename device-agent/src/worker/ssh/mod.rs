@@ -4,6 +4,7 @@
 //! protocol in one task; every channel that does something is a task of its
 //! own in [`Shared::tasks`], which ends with the session.
 
+mod attach;
 mod auth;
 mod cert;
 mod channel;
@@ -26,7 +27,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use russh::keys::ssh_key::PublicKey;
-use russh::keys::{Certificate, PrivateKey};
 use russh::server::Handle;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,11 +40,14 @@ use self::auth::Refusals;
 use self::handler::Handler;
 use self::registry::Registry;
 use super::account::Account;
-use super::clock;
 use super::event::WorkerEvent;
 use super::gate::{Actions, Events};
-use super::limits::{FAREWELL, LOGIN_GRACE};
+use super::greeted::{Leave, Parting};
+use super::limits::{FAREWELL, FAREWELL_TAKEN, LOGIN_GRACE};
+use super::run::Session;
+use super::terminals::Terminals;
 use super::wire::NO_SSH;
+use super::{clock, lapse};
 
 /// What a session is held to.
 pub(super) struct Terms {
@@ -97,7 +100,7 @@ impl End {
         Self { reason: reason.into(), clean: false, in_haste: false }
     }
 
-    fn from_outside(reason: impl Into<String>) -> Self {
+    pub(super) fn from_outside(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), clean: true, in_haste: true }
     }
 }
@@ -108,12 +111,23 @@ pub(super) struct Because {
     pub(super) reason: String,
     /// There is a client that can hear it.
     pub(super) reachable: bool,
+    /// What becomes of the session.
+    pub(super) leave: Leave,
+}
+
+/// What one connection is served with: the session's own.
+pub(super) struct Serving {
+    pub(super) session: Arc<Session>,
+    pub(super) terminals: Arc<Terminals>,
+    pub(super) events: Events,
+    /// How the connection ends.
+    pub(super) parting: Arc<Parting>,
 }
 
 /// What the handler and the channels' tasks share.
 struct Shared {
-    terms: Terms,
-    account: Account,
+    session: Arc<Session>,
+    terminals: Arc<Terminals>,
     events: Events,
     registry: Registry,
     tasks: Mutex<JoinSet<()>>,
@@ -123,6 +137,14 @@ struct Shared {
 }
 
 impl Shared {
+    fn terms(&self) -> &Terms {
+        &self.session.terms
+    }
+
+    fn account(&self) -> &Account {
+        &self.session.account
+    }
+
     fn refusals(&self) -> MutexGuard<'_, Refusals> {
         self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,7 +167,8 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Serves one connection to its end.
+/// Serves one connection to its end. Programs on terminals go on where the client
+/// went without having ended them.
 ///
 /// `out` is a second handle on the wire, where there is one, for the line that a
 /// peer gets who does not speak SSH; it is closed as soon as SSH begins.
@@ -153,16 +176,16 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 pub(super) async fn serve<W: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     wire: W,
     out: Option<OwnedFd>,
-    terms: Terms,
-    account: Account,
-    host: (PrivateKey, Option<Certificate>),
-    events: Events,
+    serving: Serving,
     told_to_end: impl Future<Output = Because>,
 ) -> End {
-    let config = config::server(host.0, host.1, terms.rekey);
+    lapse::forget();
+    let Serving { session, terminals, events, parting } = serving;
+    let host = (session.host_key.clone(), session.host_certificate.clone());
+    let config = config::server(host.0, host.1, session.terms.rekey);
     let shared = Arc::new(Shared {
-        terms,
-        account,
+        session,
+        terminals,
         events,
         registry: Registry::default(),
         tasks: Mutex::default(),
@@ -174,7 +197,10 @@ pub(super) async fn serve<W: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let greeting = russh::server::run_stream(config, wire, Handler::new(shared.clone()));
     let greeted = tokio::select! {
         greeted = timeout(LOGIN_GRACE, greeting) => greeted,
-        because = &mut told_to_end => return End::from_outside(because.reason),
+        because = &mut told_to_end => {
+            parting.ours(because.leave);
+            return End::from_outside(because.reason);
+        }
     };
     let running = match greeted {
         Ok(Ok(running)) => running,
@@ -199,19 +225,24 @@ pub(super) async fn serve<W: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let end = tokio::select! {
         ended = &mut running => how_it_ended(ended),
         signal = terminated() => {
+            parting.ours(Leave::Outside);
             End::from_outside(format!("the worker was told to stop by {signal}"))
         }
-        () = unauthenticated(&shared) => End::fault("nobody authenticated in time"),
         because = async {
             tokio::select! {
-                () = expiry(&shared.terms) => Because {
-                    reason: "the session's time is over: ask for a new grant".to_owned(),
+                reason = expiry(shared.terms()) => {
+                    Because { reason, reachable: true, leave: Leave::Outside }
+                }
+                () = unauthenticated(&shared) => Because {
+                    reason: "nobody authenticated in time".to_owned(),
                     reachable: true,
+                    leave: Leave::Nobody,
                 },
                 because = &mut told_to_end => because,
             }
         } => {
-            let Because { reason, reachable } = because;
+            let Because { reason, reachable, leave } = because;
+            parting.ours(leave);
             let line = format!("belay: {reason}");
             let farewell = async {
                 let sent = handle
@@ -221,13 +252,19 @@ pub(super) async fn serve<W: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                     drop(running.await);
                 }
             };
-            if reachable && timeout(FAREWELL, farewell).await.is_err() {
+            // Whoever takes the session does not wait for whoever had it.
+            let patience = if leave == Leave::Taken { FAREWELL_TAKEN } else { FAREWELL };
+            if reachable && timeout(patience, farewell).await.is_err() {
                 tracing::debug!("the client did not take its leave in time");
             }
-            End::from_outside(reason)
+            match leave {
+                Leave::Nobody => End::fault(reason),
+                Leave::Client | Leave::Taken | Leave::Outside => End::from_outside(reason),
+            }
         }
     };
-    finish(&shared).await;
+    let vanished = matches!(parting.leave(), Leave::Nobody | Leave::Taken);
+    finish(&shared, vanished && shared.terminals.keeps()).await;
     if !shared.authenticated.load(Ordering::Relaxed) {
         let reason = shared.refusals().reason();
         tracing::info!(%reason, "nobody was authenticated");
@@ -257,8 +294,8 @@ fn speaks_no_ssh(error: &russh::Error) -> bool {
 }
 
 /// Lets programs take in what the client still sent them, then ends all tasks.
-async fn finish(shared: &Shared) {
-    shared.registry.close_all();
+async fn finish(shared: &Shared, vanished: bool) {
+    shared.registry.close_all(vanished);
     let mut tasks =
         std::mem::take(&mut *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
     let drained = timeout(FAREWELL, async {
@@ -299,13 +336,13 @@ async fn unauthenticated(shared: &Shared) {
 }
 
 /// Sleeps until the session's end by the wall clock, asked again every minute:
-/// the clock may be set meanwhile.
-async fn expiry(terms: &Terms) {
+/// the clock may be set meanwhile. Says what there is to say then.
+pub(super) async fn expiry(terms: &Terms) -> String {
     let Some(end) = terms.expires_at else { return std::future::pending().await };
     loop {
         let left = u64::try_from(end.saturating_sub(clock::unix_now())).unwrap_or(0);
         if left == 0 {
-            return;
+            return "the session's time is over: ask for a new grant".to_owned();
         }
         sleep(Duration::from_secs(left.min(60))).await;
     }

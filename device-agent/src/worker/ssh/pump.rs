@@ -14,6 +14,8 @@ use tokio::io::unix::AsyncFd;
 use super::queue::Queue;
 use crate::worker::gate::Admitted;
 use crate::worker::limits::COPY_CHUNK;
+use crate::worker::process::read_some;
+use crate::worker::terminals::{Screen, size_of};
 
 /// RFC 4254, section 5.2: `SSH_EXTENDED_DATA_STDERR`.
 pub(super) const STDERR: u32 = 1;
@@ -64,20 +66,30 @@ pub(super) async fn outward(
     }
 }
 
-async fn read_some(source: &AsyncFd<OwnedFd>, buffer: &mut [u8]) -> Option<usize> {
+/// The same from a terminal, whose screen sees what the client gets.
+pub(super) async fn outward_seen(
+    source: &AsyncFd<OwnedFd>,
+    client: &ChannelWriteHalf<Msg>,
+    admitted: &Admitted,
+    screen: &mut Screen,
+) {
+    let mut buffer = vec![0; COPY_CHUNK];
     loop {
-        let mut guard = source.readable().await.ok()?;
-        match guard.try_io(|fd| Ok(rustix::io::read(fd.get_ref(), &mut *buffer)?)) {
-            Ok(Ok(0)) => return None,
-            Ok(Ok(read)) => return Some(read),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-            Ok(Err(error)) => {
-                if error.raw_os_error() != Some(libc::EIO) {
-                    tracing::debug!(%error, "reading a program's output failed");
-                }
-                return None;
+        let read = tokio::select! {
+            biased;
+            read = read_some(source, &mut buffer) => read,
+            () = screen.paused() => {
+                screen.settle(size_of(source));
+                continue;
             }
-            Err(_would_block) => {}
+        };
+        let Some(read) = read else { return };
+        let read = buffer.get(..read).unwrap_or_default();
+        screen.push(read, || size_of(source));
+        admitted.sending();
+        if client.data_bytes(Bytes::copy_from_slice(read)).await.is_err() {
+            return;
         }
+        admitted.sent(read.len() as u64);
     }
 }

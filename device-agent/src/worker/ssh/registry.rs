@@ -2,6 +2,7 @@
 //! where a channel's task finds it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::termios::Winsize;
@@ -20,6 +21,8 @@ pub(super) struct Entry {
     pub(super) queue: Queue,
     /// The client has closed the channel, or the session is over.
     pub(super) closed: CancellationToken,
+    /// The client is gone without having ended anything.
+    pub(super) vanished: Arc<AtomicBool>,
     /// The latest window size; a slow program sees the last one only.
     pub(super) size: watch::Sender<Option<Winsize>>,
     signals: mpsc::Sender<i32>,
@@ -32,6 +35,7 @@ impl Entry {
         Arc::new(Self {
             queue: Queue::default(),
             closed: CancellationToken::new(),
+            vanished: Arc::default(),
             size: watch::Sender::new(None),
             signals,
             waiting: Mutex::new(Some(waiting)),
@@ -105,8 +109,13 @@ impl Registry {
         self.lock().open.remove(&channel)
     }
 
-    pub(super) fn close_all(&self) {
+    /// The connection is over; `vanished` is whether the client went without ending it.
+    pub(super) fn close_all(&self, vanished: bool) {
         for entry in self.lock().open.values() {
+            // One that was closed in order stays so.
+            if !entry.closed.is_cancelled() {
+                entry.vanished.store(vanished, Ordering::Relaxed);
+            }
             entry.close();
         }
     }

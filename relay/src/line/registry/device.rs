@@ -35,6 +35,8 @@ pub(in crate::line) struct LiveDevice {
     named: Box<[SessionId]>,
     /// Which run of the agent holds it, when it says.
     pub(in crate::line) run: Option<RunId>,
+    /// It can give a session to another client.
+    pub(in crate::line) attaches: bool,
     orders: Mutex<Orders>,
     ordered: Notify,
     proven: AtomicBool,
@@ -86,6 +88,7 @@ impl LiveDevice {
         clock_ahead: i64,
         named: Box<[SessionId]>,
         run: Option<RunId>,
+        attaches: bool,
     ) -> Self {
         let now = clock::now();
         Self {
@@ -100,6 +103,7 @@ impl LiveDevice {
             round_trip_us: AtomicU32::new(u32::MAX),
             named,
             run,
+            attaches,
             orders: Mutex::default(),
             ordered: Notify::new(),
             proven: AtomicBool::new(false),

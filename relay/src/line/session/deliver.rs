@@ -17,6 +17,17 @@ use crate::store::{DeviceRecord, SessionRecord, UserRecord};
 /// A session's streams at the device, and what the client is told.
 pub(super) type Delivered = (SendHalf, RecvHalf, Opened);
 
+/// Which stream of a session is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// The session begins with it.
+    First,
+    /// The one the session has; its client is back.
+    Same,
+    /// A fresh one, for another client.
+    Fresh,
+}
+
 /// The device did not take it.
 pub(super) enum NotTaken {
     /// It said so.
@@ -40,7 +51,7 @@ pub(super) async fn deliver(
     line: &LiveDevice,
     session: &SessionRecord,
     (user, record): (&UserRecord, &DeviceRecord),
-    again: bool,
+    which: Which,
     shared: &Shared,
 ) -> Result<Delivered, NotTaken> {
     let windows = shared.limits.windows;
@@ -58,8 +69,9 @@ pub(super) async fn deliver(
         open_by: now.plus(GRANT_OPEN_WITHIN).min(session.ends),
         ends: session.ends,
         obligations: None,
-        resume: again.then_some(true),
+        resume: (which != Which::First).then_some(true),
         windows: Some(windows),
+        anew: (which == Which::Fresh).then_some(true),
     };
     let signed = shared.authority.sign_grant(&grant).map_err(|error| {
         tracing::error!(%error, "cannot sign a grant");
@@ -74,6 +86,7 @@ pub(super) async fn deliver(
         device_name: Some(record.name.to_string()),
         grant: Some(signed.into()),
         windows: kept.then_some(windows),
+        stream: Some(session.stream),
     };
     Ok((to_device, from_device, opened))
 }

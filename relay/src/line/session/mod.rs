@@ -1,8 +1,8 @@
 //! Sessions: asked for, decided, recorded, granted, delivered, spliced; and again, when a stream
 //! was lost.
 //!
-//! `judge` says who may; `open` begins a session, `resume` gives one back; `deliver` hands it to
-//! the device; `pass` splices and settles what came of it. Its law: what the device hears of is
+//! `judge` says who may; `open` begins a session, `resume` gives one back, `take_over` gives it to
+//! another client of its person; `deliver` hands it to the device; `pass` splices and settles what came of it. Its law: what the device hears of is
 //! durable before; the end of a stream is not the end of a session. What passes is opaque.
 
 mod deliver;
@@ -10,6 +10,7 @@ mod judge;
 mod open;
 mod pass;
 mod resume;
+mod take_over;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -110,7 +111,12 @@ async fn take(
             (Err(refused), recorded)
         }
         (None, Some(resume)) => {
-            let outcome = resume::resume(open, resume, caller, to_client, shared, &mut event).await;
+            let outcome = if resume.anew == Some(true) {
+                let event = &mut event;
+                take_over::take_over(open, resume, caller, to_client, shared, event).await
+            } else {
+                resume::resume(open, resume, caller, to_client, shared, &mut event).await
+            };
             let recorded = match &outcome {
                 Ok(_) => Ok(()),
                 Err(refused) => shared.store.record(event.refused(refused)).await,

@@ -10,7 +10,7 @@ use belay_proto::wire::open::Open;
 use belay_tunnel::clock;
 
 use super::super::Shared;
-use super::deliver::{NotTaken, deliver};
+use super::deliver::{NotTaken, Which, deliver};
 use super::{Caller, Taken, judge};
 use crate::store::{Event, EventKind, OpenSessionError, Passed, SessionRecord};
 
@@ -48,6 +48,7 @@ pub(super) async fn open(
         ends: now.plus(SESSION_MAX),
         over: None,
         attachments: 1,
+        stream: 0,
         passed: Passed::default(),
     };
     let detail = format!("{}: {}", session.kind, session.actions.join(" "));
@@ -62,7 +63,7 @@ pub(super) async fn open(
     })?;
     // A change that came before the record was there has not looked at this session.
     let (user, record) = judge::still_allowed(shared, &session).await?;
-    let delivered = deliver(&line, &session, (&user, &record), false, shared).await;
+    let delivered = deliver(&line, &session, (&user, &record), Which::First, shared).await;
     let (to_device, from_device, opened) = delivered.map_err(|not| {
         if let NotTaken::Silent(refused) = &not {
             // Its answer may be what was lost.

@@ -16,15 +16,15 @@ use belay_tunnel::clock;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::Shared;
-use super::super::registry::{Ending, LiveDevice};
+use super::super::registry::{Ending, LiveDevice, SessionGuard};
 use super::super::revoke;
-use super::deliver::{Delivered, NotTaken, deliver};
+use super::deliver::{Delivered, NotTaken, Which, deliver};
 use super::{Caller, Taken, draining, judge};
 use crate::store::{DeviceRecord, Event, EventKind, Over, SessionRecord, UserRecord};
 
 /// How long the attachment that is replaced has to record its end, so that the record reads in the
 /// order things happened. It waits for nothing but the store.
-const RECORDED: Duration = Duration::from_secs(5);
+pub(super) const RECORDED: Duration = Duration::from_secs(5);
 
 /// Judges, waits for the device, records, delivers. `event` learns what a refusal's record should
 /// name.
@@ -36,19 +36,14 @@ pub(super) async fn resume(
     shared: &Arc<Shared>,
     event: &mut Event,
 ) -> Result<Taken, Refused> {
-    judge::person(shared, caller.user.id).await?;
-    let session = shared.store.session(resume.session).await.map_err(judge::store)?;
-    let session = session
-        .filter(|session| session.user == caller.user.id)
-        .ok_or_else(|| over("you have no such session"))?;
-    *event = event.clone().device(session.device).login(session.login.clone());
-    if let Some(Over { why, .. }) = &session.over {
-        return Err(over(&format!("the session is over: {why}")));
+    let session = found(open, resume, caller, shared, event).await?;
+    if resume.stream.unwrap_or(0) != session.stream {
+        return Err(Refused::new(
+            Code::SessionOver,
+            "the session was taken over by another client",
+            format!("belay attach {} takes it back", session.id),
+        ));
     }
-    if session.ends <= clock::now() {
-        return Err(over("the session's time is over"));
-    }
-    same(open, &session, shared).await?;
     let (_, record) = judged(&session, shared).await?;
     let bounds = (shared.limits.sessions_per_device, shared.limits.sessions_per_user);
     let (guard, old) = shared
@@ -81,18 +76,52 @@ pub(super) async fn resume(
             tracing::info!(session = %session.id, user = %caller.user.name, "session resumed");
             Ok(Taken { session, guard, line, to_device, from_device, opened, again: true })
         }
-        Err(refused) => match guard.release() {
-            // Whoever cut it left it to this attachment to close it.
-            Some(Ending::Cut(reason) | Ending::OverAtDevice(reason)) => {
-                revoke::end(shared, &session, &reason).await;
-                Err(reason)
-            }
-            Some(Ending::Replaced) | None => Err(refused),
-        },
+        Err(refused) => Err(given_up(&guard, &session, refused, shared).await),
     }
 }
 
-fn over(cause: &str) -> Refused {
+/// Takes an attachment off that did not come about; what there is to say.
+pub(super) async fn given_up(
+    guard: &SessionGuard,
+    session: &SessionRecord,
+    refused: Refused,
+    shared: &Shared,
+) -> Refused {
+    match guard.release() {
+        // Whoever cut it left it to this attachment to close it.
+        Some(Ending::Cut(reason) | Ending::OverAtDevice(reason)) => {
+            revoke::end(shared, session, &reason).await;
+            reason
+        }
+        Some(Ending::Replaced) | None => refused,
+    }
+}
+
+/// The session that is named, when it is the caller's own and open.
+pub(super) async fn found(
+    open: &Open,
+    resume: &Resume,
+    caller: &Caller,
+    shared: &Shared,
+    event: &mut Event,
+) -> Result<SessionRecord, Refused> {
+    judge::person(shared, caller.user.id).await?;
+    let session = shared.store.session(resume.session).await.map_err(judge::store)?;
+    let session = session
+        .filter(|session| session.user == caller.user.id)
+        .ok_or_else(|| over("you have no such session"))?;
+    *event = event.clone().device(session.device).login(session.login.clone());
+    if let Some(Over { why, .. }) = &session.over {
+        return Err(over(&format!("the session is over: {why}")));
+    }
+    if session.ends <= clock::now() {
+        return Err(over("the session's time is over"));
+    }
+    same(open, &session, shared).await?;
+    Ok(session)
+}
+
+pub(super) fn over(cause: &str) -> Refused {
     Refused::new(Code::SessionOver, cause, "open a new session")
 }
 
@@ -121,7 +150,7 @@ async fn same(open: &Open, session: &SessionRecord, shared: &Shared) -> Result<(
 }
 
 /// Whether it is still allowed. One that is not is over, not only refused.
-async fn judged(
+pub(super) async fn judged(
     session: &SessionRecord,
     shared: &Shared,
 ) -> Result<(UserRecord, DeviceRecord), Refused> {
@@ -157,7 +186,7 @@ async fn attached(
         // attachment, one that comes later does.
         let (user, record) = judged(session, shared).await?;
         let line = line.map_err(|_| judge::offline(&record))?;
-        match deliver(&line, session, (&user, &record), true, shared).await {
+        match deliver(&line, session, (&user, &record), Which::Same, shared).await {
             Ok(delivered) => return Ok((line, delivered)),
             Err(NotTaken::Refused(refused)) => {
                 if refused.code() == Code::SessionOver {

@@ -1,0 +1,82 @@
+//! Minding a terminal no client has: its program must not wait for anybody.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+
+use super::{Ask, Parts, Pty, Screen, Terminals, size_of};
+use crate::worker::limits::{COPY_CHUNK, PTY_DRAIN};
+use crate::worker::process::{Ended, read_some};
+
+enum Step {
+    Asked(Ask),
+    Ended(Ended),
+    /// Nobody holds the other side of its device any more.
+    Silent,
+}
+
+/// Reads what the program writes, waits for its end, and gives the terminal to who asks for it.
+pub(super) async fn mind(room: Arc<Terminals>, mut pty: Box<Pty>) {
+    let mut silent = false;
+    loop {
+        let running = pty.exit().is_none();
+        let step = {
+            let Parts { master, leader, screen, asks, .. } = pty.parts();
+            tokio::select! {
+                Some(ask) = asks.recv() => Step::Asked(ask),
+                ended = leader.wait(), if running => Step::Ended(ended.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "a terminal's program cannot be waited for");
+                    Ended::Exit(255)
+                })),
+                () = swallow(master, screen), if !silent => Step::Silent,
+            }
+        };
+        match step {
+            Step::Asked(ask) => match ask.send(pty) {
+                Ok(()) => return,
+                Err(back) => pty = back,
+            },
+            Step::Silent => silent = true,
+            Step::Ended(ended) => {
+                let Parts { master, screen, .. } = pty.parts();
+                // A background program may hold it open for ever: what comes without a pause is
+                // still the program's.
+                while !silent && swallow_one(master, screen).await {}
+                room.ended(&mut pty, ended).await;
+                silent = true;
+            }
+        }
+    }
+}
+
+/// To the terminal's end.
+async fn swallow(master: Option<&AsyncFd<OwnedFd>>, screen: &mut Screen) {
+    let Some(master) = master else { return };
+    let mut buffer = vec![0; COPY_CHUNK];
+    loop {
+        let read = tokio::select! {
+            read = read_some(master, &mut buffer) => read,
+            () = screen.paused() => {
+                screen.settle(size_of(master));
+                continue;
+            }
+        };
+        let Some(read) = read else { return screen.settle(size_of(master)) };
+        screen.push(buffer.get(..read).unwrap_or_default(), || size_of(master));
+    }
+}
+
+/// Whether something came before the terminal was silent.
+async fn swallow_one(master: Option<&AsyncFd<OwnedFd>>, screen: &mut Screen) -> bool {
+    let Some(master) = master else { return false };
+    let mut buffer = vec![0; COPY_CHUNK];
+    match timeout(PTY_DRAIN, read_some(master, &mut buffer)).await {
+        Ok(Some(read)) => {
+            screen.push(buffer.get(..read).unwrap_or_default(), || size_of(master));
+            true
+        }
+        Ok(None) | Err(_) => false,
+    }
+}

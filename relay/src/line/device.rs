@@ -211,6 +211,11 @@ async fn converse(
                     let ping = Message { ping: Some(proof), ..Message::default() };
                     if let Err(end) = Box::pin(send(control, ping)).await { return end; }
                 }
+                Order::Ask => {
+                    // Presence never gives this number, and takes no answer it did not ask for.
+                    let ping = Message { ping: Some(0), ..Message::default() };
+                    if let Err(end) = Box::pin(send(control, ping)).await { return end; }
+                }
             },
             () = tokio::time::sleep_until(due) => {
                 match presence.handle_timeout(start.elapsed()) {

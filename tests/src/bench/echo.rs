@@ -17,7 +17,9 @@ const BLOCK: usize = 100;
 /// What the far side says when it is ready to echo.
 const READY: &[u8] = b"READY.";
 
-struct Session {
+/// A session that is open and sends back what it is given.
+#[derive(Debug)]
+pub struct Session {
     stdin: ChildStdin,
     stdout: ChildStdout,
     _running: Running,
@@ -45,22 +47,29 @@ pub fn measure(
     while done < bytes {
         let block = BLOCK.min(bytes - done);
         for ((session, samples), way) in sessions.iter_mut().zip(&mut all).zip(ways) {
-            for sample in session.samples(block).with_context(|| way.name)? {
-                samples.push(sample);
-            }
+            samples.append(session.samples(block).with_context(|| way.name)?);
         }
         done += block;
     }
     Ok(all)
 }
 
+/// What runs on the device: it says that it is there, then gives back what comes.
+pub(super) const fn remote(terminal: Terminal) -> &'static str {
+    match terminal {
+        Terminal::None => "printf READY.; exec cat",
+        // Raw and without the terminal's own echo: what comes back is cat's.
+        Terminal::There => "stty raw -echo; printf READY.; exec cat",
+    }
+}
+
 impl Session {
-    fn open(laptop: &Netns, way: &Way, terminal: Terminal) -> Result<Self> {
-        let remote = match terminal {
-            Terminal::None => "printf READY.; exec cat",
-            // Raw and without the terminal's own echo: what comes back is cat's.
-            Terminal::There => "stty raw -echo; printf READY.; exec cat",
-        };
+    /// Opens one and waits until it is there.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub fn open(laptop: &Netns, way: &Way, terminal: Terminal) -> Result<Self> {
+        let remote = remote(terminal);
         let mut command = way.command(terminal, remote);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = laptop.run(|| command.spawn())?.context("starting it")?;
@@ -76,7 +85,11 @@ impl Session {
         Ok(session)
     }
 
-    fn samples(&mut self, count: usize) -> Result<Vec<std::time::Duration>> {
+    /// Sends bytes one after the other; how long each took to come back.
+    ///
+    /// # Errors
+    /// When the session ends or echoes something else.
+    pub fn samples(&mut self, count: usize) -> Result<Samples> {
         (0..count)
             .map(|n| {
                 let byte = [b'a' + u8::try_from(n % 26)?];

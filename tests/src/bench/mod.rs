@@ -5,19 +5,28 @@
 //! transferred is compared by digest once, outside the timed part. A figure never fails a run, only
 //! one that could not be measured does.
 //!
-//! `ours` and `peer` bring both up in the same lab; a [`Way`] is one of the ways in that are
-//! compared. `transfer`, `prompt` and `echo` are what is done through each; `herd` is about very
-//! many devices, `footprint` and `idle` about one. `plan` puts them together into the table.
+//! `ours` and `peer` bring both up in the same lab, `mosh` another peer for one figure; a [`Way`] is
+//! one of the ways in that are compared. `transfer`, `prompt` and `echo` are what is done through
+//! each; `herd` is about very many devices, `footprint` and `idle` about one. `bulk`, `busy` and
+//! `recover` are about lines that lose, are full, or go away, and `bad_links` brings such lines up;
+//! `overhead` is about the resume layer alone. `plan` puts them together into the table.
 
+pub mod bad_links;
+pub mod bulk;
+pub mod busy;
 pub mod echo;
+pub mod flow;
 pub mod footprint;
 pub mod herd;
 pub mod idle;
 pub mod machine;
+pub mod mosh;
 pub mod ours;
+pub mod overhead;
 pub mod peer;
 pub mod plan;
 pub mod prompt;
+pub mod recover;
 pub mod stats;
 pub mod table;
 pub mod transfer;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::Way;
+use super::bad_links;
 use super::footprint;
 use super::herd;
 use super::idle::{self, Counted};
@@ -33,6 +34,8 @@ pub struct Plan {
     pub echoes: usize,
     /// The same four on the slow link.
     pub slow: Slow,
+    /// Bad links.
+    pub bad_links: bad_links::Plan,
     /// The herd.
     pub herd: herd::Plan,
     /// NATs that an idle line stands behind.
@@ -69,6 +72,18 @@ pub enum Part {
     Echo,
     /// All three on a slow link.
     Slow,
+    /// Transfers on a line that loses.
+    Lossy,
+    /// The same without loss.
+    Clean,
+    /// Transfers from behind a satellite.
+    Satellite,
+    /// Echo beside a transfer that fills a thin uplink.
+    Busy,
+    /// Sessions whose line goes away and comes back.
+    Recover,
+    /// What the resume layer costs.
+    Resume,
     /// Simulated devices.
     Herd,
     /// The cost of a line that nobody uses.
@@ -89,6 +104,7 @@ impl Plan {
             prompts: 21,
             echoes: 3000,
             slow: Slow { mebibytes: 32, transfers: 3, prompts: 7, echoes: 60 },
+            bad_links: bad_links::Plan::full(),
             herd: herd::Plan { sizes: vec![5_000, 20_000], settle: 1, hold: 4, returning: 10_000 },
             idle: idle::FULL.to_vec(),
             sessions: 8,
@@ -106,6 +122,7 @@ impl Plan {
             prompts: 3,
             echoes: 200,
             slow: Slow { mebibytes: 2, transfers: 1, prompts: 1, echoes: 5 },
+            bad_links: bad_links::Plan::quick(),
             herd: herd::Plan { sizes: vec![100, 400], settle: 0, hold: 0, returning: 200 },
             idle: idle::QUICK.to_vec(),
             sessions: 2,
@@ -166,8 +183,28 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Result<(Machine, Table)> {
         let lab = Lab::new(&topology)?;
         on_slow_links(&plan.slow, &lab, &mut table, &mut say).context("on slow links")?;
     }
+    on_bad_links(plan, &mut table, &mut say).context("on bad links")?;
     machine.add("load after", load());
     Ok((machine, table))
+}
+
+fn on_bad_links(plan: &Plan, table: &mut Table, say: &mut impl FnMut(&str)) -> Result<()> {
+    type Measure = fn(&bad_links::Plan, &mut Table) -> Result<()>;
+    let parts: [(Part, &str, Measure); 6] = [
+        (Part::Lossy, "transfers on a line that loses", bad_links::lossy),
+        (Part::Clean, "transfers on the same line without loss", bad_links::clean),
+        (Part::Satellite, "transfers from behind a satellite", bad_links::satellite),
+        (Part::Busy, "echo beside a transfer", bad_links::busy),
+        (Part::Recover, "sessions whose line goes away and comes back", bad_links::recover),
+        (Part::Resume, "what the resume layer costs", bad_links::resume),
+    ];
+    for (part, what, measure) in parts {
+        if plan.wants(part) {
+            say(what);
+            measure(&plan.bad_links, table).context(what)?;
+        }
+    }
+    Ok(())
 }
 
 fn on_fast_links(
@@ -226,16 +263,16 @@ fn on_slow_links(
 }
 
 /// Ours and the peer, side by side in one lab.
-struct Both {
+pub(super) struct Both {
     ours: Ours,
-    ssh: Way,
-    exec: Way,
-    jump: Way,
+    pub(super) ssh: Way,
+    pub(super) exec: Way,
+    pub(super) jump: Way,
     _peer: Peer,
 }
 
 impl Both {
-    fn start(lab: &Lab) -> Result<Self> {
+    pub(super) fn start(lab: &Lab) -> Result<Self> {
         let peer = Peer::start(lab).context("bringing the peer up")?;
         let ours = Ours::start(lab).context("bringing Belay up")?;
         let both =
@@ -247,7 +284,7 @@ impl Both {
     }
 
     /// The peer comes last.
-    fn ways(&self) -> [&Way; 3] {
+    pub(super) fn ways(&self) -> [&Way; 3] {
         [&self.ssh, &self.exec, &self.jump]
     }
 
@@ -345,7 +382,7 @@ fn compare(
     }
 }
 
-fn ms(time: Duration) -> f64 {
+pub(super) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 

@@ -40,6 +40,8 @@ pub enum Unit {
     Times,
     /// 10^6 bytes in 30 days.
     MegabytesAMonth,
+    /// Parts of a hundred.
+    Percent,
 }
 
 /// One line.
@@ -107,6 +109,7 @@ impl Unit {
             Self::Seconds => format!("{value:.1} s"),
             Self::Times => format!("{value:.2} x"),
             Self::MegabytesAMonth => format!("{value:.2} MB"),
+            Self::Percent => format!("{value:.1} %"),
         }
     }
 }

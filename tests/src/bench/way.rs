@@ -1,7 +1,7 @@
 //! One way from the laptop into the device.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -46,6 +46,17 @@ impl Way {
             command.env(name, value);
         }
         command
+    }
+
+    /// OpenSSH's own way of several sessions in one connection: the first makes it, at this socket.
+    #[must_use]
+    pub fn shared(&self, socket: &Path) -> Self {
+        let path = format!("ControlPath={}", socket.display());
+        let with = |arguments: &[String]| {
+            let shared = ["-o", "ControlMaster=auto", "-o", &path].map(ToOwned::to_owned);
+            shared.into_iter().chain(arguments.iter().cloned()).collect()
+        };
+        Self { plain: with(&self.plain), terminal: with(&self.terminal), ..self.clone() }
     }
 
     /// Runs `remote` to its end without input; what it said.

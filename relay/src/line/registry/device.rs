@@ -64,6 +64,7 @@ const MONTH: u64 = 30 * 86_400;
 struct Orders {
     end: Option<Refused>,
     name: Option<DeviceName>,
+    ask: bool,
     sessions: Vec<Ended>,
     prove: bool,
 }
@@ -78,6 +79,8 @@ pub(in crate::line) enum Order {
     Rename(DeviceName),
     /// Ask whether it is there, now.
     Prove,
+    /// Say something that is answered, whatever it is.
+    Ask,
 }
 
 impl LiveDevice {
@@ -150,6 +153,13 @@ impl LiveDevice {
         self.ordered.notify_one();
     }
 
+    /// Somebody waits for the device, and its path may have been away. A transport repeats what was
+    /// lost ever more seldom; the answer to something new makes it repeat all of it at once.
+    pub(in crate::line) fn ask(&self) {
+        self.orders().ask = true;
+        self.ordered.notify_one();
+    }
+
     /// Ends the line, with a word to the device. The first reason stands.
     pub(in crate::line) fn end(&self, reason: Refused) {
         self.orders().end.get_or_insert(reason);
@@ -173,6 +183,9 @@ impl LiveDevice {
                 }
                 if std::mem::take(&mut orders.prove) {
                     return Order::Prove;
+                }
+                if std::mem::take(&mut orders.ask) {
+                    return Order::Ask;
                 }
             }
             self.ordered.notified().await;

@@ -144,7 +144,9 @@ async fn of_devices_that_are_sent_away_those_somebody_waits_for_come_back_first(
     for (_, line) in &held {
         match line.order().await {
             Order::End(refused) => slots.push((refused.told_to_wait().unwrap(), line.id)),
-            Order::EndSession(_) | Order::Rename(_) | Order::Prove => panic!("another order"),
+            Order::EndSession(_) | Order::Rename(_) | Order::Prove | Order::Ask => {
+                panic!("another order")
+            }
         }
     }
     slots.sort_unstable();

@@ -8,11 +8,15 @@ use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::open::{Deliver, DeliverAnswer, Opened, ResumeWindows};
 use belay_tunnel::carrier::{RecvHalf, SendHalf};
 use belay_tunnel::{clock, framed};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::super::Shared;
 use super::super::registry::LiveDevice;
 use crate::store::{DeviceRecord, SessionRecord, UserRecord};
+
+/// Between two words to a device that does not answer: well below a second, in which somebody who
+/// waits for a path expects to have it.
+const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// A session's streams at the device, and what the client is told.
 pub(super) type Delivered = (SendHalf, RecvHalf, Opened);
@@ -102,7 +106,19 @@ async fn exchange(
         let answer = framed::read::<DeliverAnswer, _>(&mut recv).await.ok()?;
         Some((send, recv, answer))
     };
-    match timeout(DELIVER_DEADLINE, exchange).await {
+    let asking = async {
+        loop {
+            sleep(ASK_EVERY).await;
+            line.ask();
+        }
+    };
+    let answered = async {
+        tokio::select! {
+            answer = exchange => answer,
+            never = asking => never,
+        }
+    };
+    match timeout(DELIVER_DEADLINE, answered).await {
         Ok(Some((send, recv, DeliverAnswer { accepted: Some(_), refused: None }))) => {
             Ok((send, recv))
         }

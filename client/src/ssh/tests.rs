@@ -180,7 +180,9 @@ struct Ran {
 
 impl Setup {
     async fn connect(self, out: File, err: File) -> Result<Connected, Failure> {
-        let (ours, theirs) = tokio::io::duplex(256 * 1024);
+        // As the session's stream it holds more than the device's window, so this end, which does
+        // not read while it writes, can always write; else both might wait for each other.
+        let (ours, theirs) = tokio::io::duplex(2 * 1024 * 1024);
         let config = server::Config {
             keys: vec![key(HOST)],
             certificates: self.host_certificate.into_iter().collect(),

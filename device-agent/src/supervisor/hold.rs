@@ -41,7 +41,8 @@ const DRAIN: Duration = Duration::from_secs(2);
 const ROUTE_LOOK: Duration = Duration::from_secs(1);
 const ROUTE_LOOK_IDLE: Duration = Duration::from_secs(5);
 
-/// How long a path is suspected after the local address has changed.
+/// How long a path is watched after the local address has changed, or the relay has opened a
+/// stream.
 const SUSPICION: Duration = Duration::from_secs(30);
 
 /// How long a second line that was under way when the first one ended may still take. The relay
@@ -122,6 +123,8 @@ pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -
         let ended = tokio::select! {
             stream = holding.line.carrier.accept() => match stream {
                 Ok((send, recv)) => {
+                    // It is a session only when its task has run; until then this keeps watching.
+                    holding.suspected_until = Instant::now() + SUSPICION;
                     attachments.spawn(session::serve(send, recv, Arc::clone(agent)));
                     None
                 }

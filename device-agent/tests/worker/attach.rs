@@ -198,10 +198,12 @@ async fn a_live_client_whose_session_is_taken_is_told() {
 async fn what_is_written_while_nobody_looks_is_read_and_the_status_is_kept() {
     let mut device = Device::started(&order()).await;
     let (_first, handle, attachment) = Laptop::arrive(&device).await;
-    let flood = "stty -echo; echo ready; read -r go; seq 1 300000; echo written; exit 6";
+    let flood =
+        "stty -echo; echo ready; read -r go; echo going; seq 1 300000; echo written; exit 6";
     let mut channel = on_terminal(&handle, flood).await;
     shows(&mut channel, "ready").await;
     channel.data(&b"go\n"[..]).await.unwrap();
+    shows(&mut channel, "going").await;
     // Two clients, and neither is there for the end.
     let (second, handle2, its) = another(&device).await;
     drop((handle, attachment));

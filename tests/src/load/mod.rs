@@ -66,7 +66,8 @@ impl Load {
 
         let script = "stty raw -echo && echo ready && exec cat";
         let terminal = world.belay(&["exec", "-t", DEVICE, "--", script]);
-        let terminal = Counted::program("terminal", terminal, log(world, "terminal")?)?;
+        let terminal = Counted::program("terminal", terminal, log(world, "terminal")?)
+            .with_context(|| said(world, "terminal"))?;
         let forward = Counted::port("forward", world, 7007)?;
 
         let to = folder.join("copied-there");
@@ -180,6 +181,10 @@ impl Transfer {
         ensure!(sha256(&self.from)? == sha256(&self.to)?, "{}: the copy differs", self.name);
         Ok(())
     }
+}
+
+fn said(world: &World, name: &str) -> String {
+    std::fs::read_to_string(world.path(&format!("load/{name}.log"))).unwrap_or_default()
 }
 
 fn log(world: &World, name: &str) -> Result<std::fs::File> {

@@ -70,9 +70,14 @@ impl<'a> Desk<'a> {
     /// Waits until the window's program has ended, and says how.
     fn status(&self, name: &str) -> Result<String> {
         let ask = "#{pane_dead}:#{pane_dead_status}";
-        let said = || self.tmux(&["display-message", "-p", "-t", name, ask]);
-        self.world.wait_for(&format!("{name} ends"), || Ok(said()?.starts_with("1:")))?;
-        Ok(said()?.trim().trim_start_matches("1:").to_owned())
+        let mut status = String::new();
+        // A pane is dead a moment before its status is known.
+        self.world.wait_for(&format!("{name} ends"), || {
+            let said = self.tmux(&["display-message", "-p", "-t", name, ask])?;
+            status = said.trim().strip_prefix("1:").unwrap_or_default().to_owned();
+            Ok(!status.is_empty())
+        })?;
+        Ok(status)
     }
 }
 

@@ -29,6 +29,7 @@ pub(in crate::line) struct LiveDevice {
     since: UnixTime,
     pub(super) clock_ahead: i64,
     answered: AtomicU64,
+    looked: AtomicU64,
     ask_seconds: AtomicU32,
     settled: OnceLock<Settled>,
     pub(super) round_trip_us: AtomicU32,
@@ -49,6 +50,10 @@ struct Settled {
     at: UnixTime,
     bytes: u64,
 }
+
+/// A device somebody looks at is asked when it last answered this long ago, and no more often: a
+/// screen that shows the list all day costs each device some 20 MB a month.
+const LOOKED_AT: Duration = Duration::from_secs(20);
 
 /// Its beginning is over by then: handshake, greeting, the search for the largest datagram.
 const SETTLES: Duration = Duration::from_secs(60);
@@ -101,6 +106,7 @@ impl LiveDevice {
             since: now,
             clock_ahead,
             answered: AtomicU64::new(now.0),
+            looked: AtomicU64::new(0),
             ask_seconds: AtomicU32::new(0),
             settled: OnceLock::new(),
             round_trip_us: AtomicU32::new(u32::MAX),
@@ -265,6 +271,17 @@ impl LiveDevice {
     pub(in crate::line) fn suspect(&self) {
         self.orders().prove = true;
         self.ordered.notify_one();
+    }
+
+    /// Somebody looks at how it stands: what was last heard a while ago is asked for now, so that a
+    /// device that died between two questions is soon seen to be dead.
+    pub(in crate::line) fn looked_at(&self) {
+        let now = clock::now();
+        let looked = UnixTime(self.looked.load(Ordering::Relaxed));
+        if self.last_seen().distance(now) >= LOOKED_AT && looked.distance(now) >= LOOKED_AT {
+            self.looked.store(now.0, Ordering::Relaxed);
+            self.suspect();
+        }
     }
 
     /// When it last answered.

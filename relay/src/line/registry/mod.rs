@@ -168,6 +168,7 @@ impl Presence for Registry {
 
     fn line(&self, device: DeviceId) -> Option<Present> {
         let live = self.device(device)?;
+        live.looked_at();
         let round_trip = live.round_trip_us.load(Ordering::Relaxed);
         let (bytes, bytes_a_month) = live.cost();
         Some(Present {

@@ -16,9 +16,9 @@ use crate::ssh::{self, Job, PtyRequest, Work};
 use crate::stdio::{Sink, Source, Which};
 use crate::terminal::{self, Local, Size};
 
-/// How long the last words may take to leave: they only have to reach the carrier. A device that
-/// misses them ends an empty session by itself.
-const GOODBYE: Duration = Duration::from_millis(20);
+/// How long the last words may take. Where they arrive this takes a round trip; a device that misses
+/// them keeps a session with nothing in it for as long as one whose client may come back.
+const GOODBYE: Duration = Duration::from_millis(300);
 
 /// The same with a terminal: a device that misses them keeps it for another client. Where they
 /// arrive this takes a round trip.

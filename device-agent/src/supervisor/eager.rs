@@ -1,8 +1,9 @@
 //! Dialling while somebody waits: a session is held, and its line is gone.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use belay_proto::error_line::one_line;
 use belay_tunnel::address::RelayAddress;
 use belay_tunnel::reach::insist;
 
@@ -20,10 +21,29 @@ const ATTEMPTS: usize = 8;
 
 /// A new attempt every half second, until one is welcomed or one is answered in a way that the next
 /// one would be too.
-pub(super) async fn dial(agent: Arc<Agent>, relay: RelayAddress) -> Result<Line, LineError> {
+///
+/// Why there is none is logged once and given to `tell`, and again when it is another reason.
+pub(super) async fn dial(
+    agent: Arc<Agent>,
+    relay: RelayAddress,
+    tell: impl Fn(&Agent, &str) + Copy + Send + 'static,
+) -> Result<Line, LineError> {
+    let told = Arc::new(Mutex::new(String::new()));
     let attempt = || {
-        let (agent, relay) = (Arc::clone(&agent), relay.clone());
-        async move { Line::connect(&agent, &relay).await }
+        let (agent, relay, told) = (Arc::clone(&agent), relay.clone(), Arc::clone(&told));
+        async move {
+            let line = Line::connect(&agent, &relay).await;
+            if let Err(error) = &line {
+                let why = one_line(error);
+                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                if *told != why {
+                    tracing::warn!(why, "no line yet");
+                    tell(&agent, &why);
+                    *told = why;
+                }
+            }
+            line
+        }
     };
     insist(EAGER, ATTEMPTS, attempt, LineError::is_an_answer).await
 }

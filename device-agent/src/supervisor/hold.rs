@@ -373,7 +373,7 @@ impl Holding {
         let silent = self.silence.judge(carrier.bytes(), carrier.round_trip(), StdInstant::now());
         if silent && self.redial.is_none() {
             tracing::info!("the line is silent; dialling another");
-            self.redial = Some(Box::pin(eager::dial(Arc::clone(agent), relay.clone())));
+            self.redial = Some(Box::pin(eager::dial(Arc::clone(agent), relay.clone(), |_, _| {})));
         } else if !silent && self.redial.take().is_some() {
             tracing::info!("the line is heard again");
         }

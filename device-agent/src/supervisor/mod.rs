@@ -180,7 +180,8 @@ async fn connect(
     eager_until: Option<Instant>,
 ) -> Result<Line, LineError> {
     if let Some(until) = eager_until.filter(|until| *until > Instant::now()) {
-        let eager = eager::dial(Arc::clone(agent), relay.clone());
+        let eager =
+            eager::dial(Arc::clone(agent), relay.clone(), |agent, why| agent.status.down(why));
         if let Ok(line) = tokio::time::timeout_at(until, eager).await {
             return line;
         }

@@ -196,7 +196,7 @@ impl Connections {
 }
 
 /// What a client is told whose session another client has.
-const TAKEN: &str = "the session was taken over by another client";
+const TAKEN: &str = "the session was taken over by another client; belay attach takes it back";
 
 /// Lets both ends of the stream get everything. A client that is not there may
 /// be on its way back, unless it was the one thing waited for in vain.

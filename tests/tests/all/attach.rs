@@ -71,10 +71,15 @@ impl<'a> Desk<'a> {
     fn status(&self, name: &str) -> Result<String> {
         let ask = "#{pane_dead}:#{pane_dead_status}";
         let mut status = String::new();
-        // A pane is dead a moment before its status is known.
+        // A pane is dead before its status is known; tmux may miss the signal that says so, and
+        // looks again when another of its children ends.
         self.world.wait_for(&format!("{name} ends"), || {
             let said = self.tmux(&["display-message", "-p", "-t", name, ask])?;
-            status = said.trim().strip_prefix("1:").unwrap_or_default().to_owned();
+            let Some(known) = said.trim().strip_prefix("1:") else { return Ok(false) };
+            if known.is_empty() {
+                self.tmux(&["run-shell", "true"])?;
+            }
+            status = known.to_owned();
             Ok(!status.is_empty())
         })?;
         Ok(status)

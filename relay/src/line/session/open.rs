@@ -1,18 +1,23 @@
 //! A new session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use belay_proto::ids::SessionId;
-use belay_proto::limits::SESSION_MAX;
+use belay_proto::limits::{DELIVER_DEADLINE, SESSION_MAX};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::control::Ended;
 use belay_proto::wire::open::Open;
 use belay_tunnel::clock;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::Shared;
-use super::deliver::{NotTaken, Which, deliver};
+use super::super::registry::LiveDevice;
+use super::deliver::{Delivered, NotTaken, Which, deliver};
 use super::{Caller, Taken, judge};
-use crate::store::{Event, EventKind, OpenSessionError, Passed, SessionRecord};
+use crate::store::{
+    DeviceRecord, Event, EventKind, OpenSessionError, Passed, SessionRecord, UserRecord,
+};
 
 /// Decides, records, delivers. `event` learns what a refusal's record should name.
 pub(super) async fn open(
@@ -63,15 +68,57 @@ pub(super) async fn open(
     })?;
     // A change that came before the record was there has not looked at this session.
     let (user, record) = judge::still_allowed(shared, &session).await?;
-    let delivered = deliver(&line, &session, (&user, &record), Which::First, shared).await;
-    let (to_device, from_device, opened) = delivered.map_err(|not| {
-        if let NotTaken::Silent(refused) = &not {
-            // Its answer may be what was lost.
-            line.end_session(Ended { session: id, reason: refused.clone() });
-        }
-        not.into_refusal()
-    })?;
+    let (line, (to_device, from_device, opened)) =
+        delivered(line, &session, (&user, &record), shared).await?;
     let login = &session.login;
     tracing::info!(session = %id, user = %user.name, device = %record.name, %login, "session open");
     Ok(Taken { session, guard, line, to_device, from_device, opened, again: false })
+}
+
+/// Between two looks whether the device has come back on another line.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Hands the session over; once more, when the line was a dead one and the device is back on another
+/// in time. What it answered on the first may be what was lost: then it has the session.
+async fn delivered(
+    line: Arc<LiveDevice>,
+    session: &SessionRecord,
+    who: (&UserRecord, &DeviceRecord),
+    shared: &Shared,
+) -> Result<(Arc<LiveDevice>, Delivered), Refused> {
+    let deadline = Instant::now() + DELIVER_DEADLINE;
+    let first = tokio::select! {
+        first = deliver(&line, session, who, Which::First, shared) => Some(first),
+        _ = newer(&line, shared) => None,
+    };
+    match first {
+        Some(Ok(delivered)) => return Ok((line, delivered)),
+        Some(Err(NotTaken::Silent(refused))) => {
+            let back = timeout_at(deadline, newer(&line, shared)).await.is_ok();
+            if !back {
+                line.end_session(Ended { session: session.id, reason: refused.clone() });
+                return Err(refused);
+            }
+        }
+        Some(Err(not)) => return Err(not.into_refusal()),
+        None => {}
+    }
+    let line = newer(&line, shared).await;
+    let again = match deliver(&line, session, who, Which::First, shared).await {
+        Err(NotTaken::Refused(refused)) if refused.code() == Code::BadGrant => {
+            deliver(&line, session, who, Which::Same, shared).await
+        }
+        again => again,
+    };
+    again.map(|delivered| (line, delivered)).map_err(NotTaken::into_refusal)
+}
+
+/// The line that has taken this one's place.
+async fn newer(line: &LiveDevice, shared: &Shared) -> Arc<LiveDevice> {
+    loop {
+        match shared.registry.device(line.id) {
+            Some(now) if now.epoch != line.epoch => return now,
+            Some(_) | None => sleep(LOOK).await,
+        }
+    }
 }

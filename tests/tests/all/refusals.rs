@@ -124,8 +124,9 @@ fn tokens_and_codes_that_are_no_good_are_told_apart() -> Result<()> {
     ensure!(world.recorded("enrol-refused", Some("token-expired"))?, "not recorded");
 
     let mut mistyped = world.token(&["--name", "typo"])?;
-    let last = if mistyped.ends_with('A') { 'B' } else { 'A' };
-    mistyped.replace_range(mistyped.len() - 3..mistyped.len() - 2, &last.to_string());
+    let at = mistyped.len() - 3..mistyped.len() - 2;
+    let other = if &mistyped[at.clone()] == "A" { "B" } else { "A" };
+    mistyped.replace_range(at, other);
     refused(&enrol("typo", &mistyped)?, 1, &["mistyped"])?;
 
     // A token whose digits fit and whose secret is nobody's.

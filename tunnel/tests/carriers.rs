@@ -15,9 +15,5 @@ mod quiet;
 mod rig;
 #[path = "carriers/same.rs"]
 mod same;
-#[path = "carriers/thin.rs"]
-mod thin;
-#[path = "carriers/urgent.rs"]
-mod urgent;
 #[path = "carriers/ways.rs"]
 mod ways;

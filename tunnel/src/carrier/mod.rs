@@ -15,7 +15,6 @@ mod quic_runtime;
 mod quic_socket;
 mod quic_udp;
 mod stream;
-mod urgency;
 pub mod websocket;
 
 pub use copy::{CopyError, from_socket, splice, to_socket};

@@ -2,7 +2,6 @@
 //!
 //! Its law: both carriers end a stream or themselves in the same ways, with the same codes.
 
-use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -14,12 +13,10 @@ use bytes::Bytes;
 use quinn::VarInt;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, sleep_until};
 
 use super::end::{CarrierError, reset_code};
 use super::mux::{Multiplexed, RecvSide, SendSide};
 use super::quic::DialledFrom;
-use super::urgency::Urgency;
 
 /// Why a stream was reset or refused, as a number both ends know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,19 +247,17 @@ impl Carrier {
 }
 
 fn quic_halves((send, recv): (quinn::SendStream, quinn::RecvStream)) -> (SendHalf, RecvHalf) {
-    (SendHalf::new(Send::Quic(send)), RecvHalf(Recv::Quic(recv)))
+    (SendHalf { stream: Send::Quic(send), ended: false }, RecvHalf(Recv::Quic(recv)))
 }
 
 fn socket_halves((send, recv): (SendSide, RecvSide)) -> (SendHalf, RecvHalf) {
-    (SendHalf::new(Send::Socket(send)), RecvHalf(Recv::Socket(recv)))
+    (SendHalf { stream: Send::Socket(send), ended: false }, RecvHalf(Recv::Socket(recv)))
 }
 
-/// The sending half of a stream. Dropped without [`SendHalf::finish`] it is reset. One that sends
-/// little goes before those that send much (`urgency`).
+/// The sending half of a stream. Dropped without [`SendHalf::finish`] it is reset.
 #[derive(Debug)]
 pub struct SendHalf {
     stream: Send,
-    urgency: Urgency,
     ended: bool,
 }
 
@@ -273,31 +268,19 @@ enum Send {
 }
 
 impl SendHalf {
-    fn new(stream: Send) -> Self {
-        Self { stream, urgency: Urgency::new(Instant::now()), ended: false }
-    }
-
     /// Sends pieces without copying them, waiting for the peer's window.
     ///
     /// # Errors
     /// [`StreamError`].
     pub async fn send_all(&mut self, pieces: &mut [Bytes]) -> Result<(), StreamError> {
-        let mut left = pieces;
-        loop {
-            while left.first().is_some_and(Bytes::is_empty) {
-                left = left.split_first_mut().map_or(&mut [], |(_, rest)| rest);
+        match &mut self.stream {
+            Send::Quic(stream) => stream.write_all_chunks(pieces).await.map_err(from_write),
+            Send::Socket(side) => {
+                for piece in pieces {
+                    side.send(std::mem::take(piece)).await?;
+                }
+                Ok(())
             }
-            if left.is_empty() {
-                return Ok(());
-            }
-            let due = self.urgency.poll_timeout();
-            let sent = tokio::select! {
-                biased;
-                sent = self.stream.send_some(left) => sent?,
-                // Others have held it up for long.
-                () = at(due) => 0,
-            };
-            self.measure(sent);
         }
     }
 
@@ -306,12 +289,9 @@ impl SendHalf {
     /// # Errors
     /// [`StreamError`].
     pub async fn send(&mut self, piece: Bytes) -> Result<(), StreamError> {
-        self.send_all(&mut [piece]).await
-    }
-
-    fn measure(&mut self, sent: usize) {
-        if self.urgency.handle_sent(sent, Instant::now()) {
-            self.stream.set_priority(self.urgency.priority());
+        match &mut self.stream {
+            Send::Quic(stream) => stream.write_chunk(piece).await.map_err(from_write),
+            Send::Socket(side) => side.send(piece).await,
         }
     }
 
@@ -356,6 +336,18 @@ impl SendHalf {
             Send::Socket(side) => side.stopped().await,
         }
     }
+
+    /// Higher goes first when the carrier is full.
+    pub fn set_priority(&self, priority: i32) {
+        match &self.stream {
+            Send::Quic(stream) => {
+                if stream.set_priority(priority).is_err() {
+                    tracing::trace!("set the priority of a stream that had already ended");
+                }
+            }
+            Send::Socket(side) => side.set_priority(priority),
+        }
+    }
 }
 
 impl Drop for SendHalf {
@@ -364,41 +356,6 @@ impl Drop for SendHalf {
         if !self.ended {
             self.reset(ResetCode::GONE);
         }
-    }
-}
-
-impl Send {
-    /// Gives the carrier what it takes now from the front of `pieces`, of which the first is not
-    /// empty. How many bytes that were; none when it is dropped before it is done.
-    async fn send_some(&mut self, pieces: &mut [Bytes]) -> Result<usize, StreamError> {
-        match self {
-            Self::Quic(stream) => Ok(stream.write_chunks(pieces).await.map_err(from_write)?.bytes),
-            Self::Socket(side) => {
-                poll_fn(|cx| side.poll_room(cx)).await?;
-                let piece = pieces.first_mut().map(std::mem::take).unwrap_or_default();
-                let length = piece.len();
-                side.push(piece);
-                Ok(length)
-            }
-        }
-    }
-
-    fn set_priority(&self, priority: i32) {
-        match self {
-            Self::Quic(stream) => {
-                if stream.set_priority(priority).is_err() {
-                    tracing::trace!("set the priority of a stream that had already ended");
-                }
-            }
-            Self::Socket(side) => side.set_priority(priority),
-        }
-    }
-}
-
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -491,17 +448,15 @@ impl AsyncWrite for SendHalf {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let sent = match &mut self.stream {
-            Send::Quic(stream) => ready!(AsyncWrite::poll_write(Pin::new(stream), cx, buf))?,
+        match &mut self.stream {
+            Send::Quic(stream) => AsyncWrite::poll_write(Pin::new(stream), cx, buf),
             Send::Socket(side) => {
                 ready!(side.poll_room(cx)).map_err(broken)?;
                 let piece = buf.get(..buf.len().min(PIECE)).unwrap_or_default();
                 side.push(Bytes::copy_from_slice(piece));
-                piece.len()
+                Poll::Ready(Ok(piece.len()))
             }
-        };
-        self.measure(sent);
-        Poll::Ready(Ok(sent))
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -150,25 +150,13 @@ impl Rig {
 
     /// Dialler's and relay's end over this carrier.
     pub(crate) async fn pair(kind: Kind) -> (Carrier, Carrier, Self) {
-        let rig = Self::new().await;
-        let address = rig.address;
-        rig.pair_through(kind, address).await
-    }
-
-    /// The same through something that passes all on from this address.
-    pub(crate) async fn pair_through(
-        mut self,
-        kind: Kind,
-        address: SocketAddr,
-    ) -> (Carrier, Carrier, Self) {
-        let rig = &mut self;
-        let relay = address.to_string().parse().unwrap();
-        let wanted = Wanted { choice: Choice::Only(kind), relay, ..rig.wanted() };
+        let mut rig = Self::new().await;
+        let wanted = Wanted { choice: Choice::Only(kind), ..rig.wanted() };
         let dialled = belay_tunnel::carrier::picker::dial(&wanted).await.unwrap();
         assert_eq!(dialled.kind, kind);
         let accepted = rig.accepted().await;
         accepted.admit(64, u32::MAX);
-        (dialled.carrier, accepted, self)
+        (dialled.carrier, accepted, rig)
     }
 }
 

@@ -80,7 +80,7 @@ async fn what_is_sent_and_not_answered_makes_a_dialler_ask_soon() {
     raw.send(Message::Binary(vec![6, 0, 0, 0, 9].into())).await.unwrap();
     let (send, _recv) = carrier.open().await.unwrap();
     let (_, heard) = carrier.bytes();
-    send.push(Bytes::from_static(b"key"));
+    send.send(Bytes::from_static(b"key")).await.unwrap();
     let asked = async { while !raw.next().await.unwrap().unwrap().is_ping() {} };
     timeout(Duration::from_secs(5), asked).await.unwrap();
     raw.flush().await.unwrap();

@@ -248,6 +248,12 @@ impl SendSide {
         self.carrier.state().push(self.id, piece);
     }
 
+    pub(super) async fn send(&self, piece: Bytes) -> Result<(), StreamError> {
+        poll_fn(|cx| self.poll_room(cx)).await?;
+        self.push(piece);
+        Ok(())
+    }
+
     pub(super) fn finish(&self) {
         self.carrier.state().finish(self.id);
     }

@@ -158,18 +158,11 @@ fn dialler_endpoint() -> EndpointConfig {
 }
 
 fn relay_endpoint(reset_key: &[u8]) -> EndpointConfig {
+    // Ids are checked before a reset is sent, so they outlive a restart as the key does.
     let key = hmac::Key::new(hmac::HMAC_SHA256, reset_key);
-    // Connection ids are checked before a reset is sent, so their key is kept as well.
-    let tag = hmac::sign(&key, b"belay connection id v1");
-    let mut id_key = [0; 8];
-    for (slot, byte) in id_key.iter_mut().zip(tag.as_ref()) {
-        *slot = *byte;
-    }
-    let id_key = u64::from_be_bytes(id_key);
     let mut config = EndpointConfig::new(Arc::new(key));
-    config.cid_generator(move || {
-        Box::new(quic_reset::Noted(quinn_proto::HashedConnectionIdGenerator::from_key(id_key)))
-    });
+    let reset_key: Arc<[u8]> = reset_key.into();
+    config.cid_generator(move || Box::new(quic_reset::Marked::new(&reset_key)));
     sized(config)
 }
 

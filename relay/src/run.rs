@@ -1,8 +1,8 @@
 //! `belay-relay run`: puts the rooms together, runs them, and takes them down in order.
 //!
 //! First everything that can fail is done (configuration, keys, store, both sockets), then the
-//! tasks start. On the first stop signal nothing new is taken, running sessions get
-//! `drain_seconds`, then all ends; whoever is still connected is told why.
+//! tasks start. On the first stop signal nothing new is taken, sessions that nobody could take up again
+//! get `drain_seconds`, then all ends; whoever is still connected is told why.
 
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::sync::Arc;
@@ -127,10 +127,11 @@ pub async fn run(
     Ok(())
 }
 
-/// Lets running sessions end by themselves for as long as the configuration says.
+/// Where nobody may come back to a session, lets running ones end by themselves for as long as the
+/// configuration says. Where everybody may, the sooner the relay is back the better.
 async fn drain(shared: &Shared, config: &Config) {
     let open = shared.registry.session_count();
-    if open == 0 {
+    if open == 0 || shared.limits.windows.all_may_come_back() {
         return;
     }
     tracing::info!(sessions = open, seconds = config.drain.as_secs(), "draining");

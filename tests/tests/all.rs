@@ -15,6 +15,8 @@ mod algorithms;
 mod architecture;
 #[path = "all/attach.rs"]
 mod attach;
+#[path = "all/chaos.rs"]
+mod chaos;
 #[path = "all/clones.rs"]
 mod clones;
 #[path = "all/compat.rs"]

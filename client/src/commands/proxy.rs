@@ -18,14 +18,14 @@ use crate::kept::Session;
 use crate::line::Line;
 use crate::output;
 use crate::run::Context;
-use crate::stdio::{Sink, Source, Which};
+use crate::stdio::{self, Sink, Source, Which};
 
 /// Pieces taken at once. A piece is at most one packet's payload.
 const BATCH: usize = 64;
 
-/// How long the last words may take to leave. Whoever is not reached hears nothing more and gives
-/// up by himself.
-const GOODBYE: Duration = Duration::from_millis(200);
+/// How long the last words may take: two round trips where they arrive. Nobody waits for us
+/// meanwhile: ssh has ended, and its standard error was let go of.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How long ssh, which has hung up, may take to close its end of the pipe: it does so as it exits.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -66,8 +66,15 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     // What ssh said last is in the pipe by then, and it matters: without its goodbye the device
     // takes it for killed, and keeps its terminal.
     let last_words = match done {
-        Done::Left if up.0.is_some() => timeout(LAST_WORDS, up.ended()).await.ok(),
-        Done::Ended | Done::Left | Done::Gone | Done::Broken(_) => None,
+        Done::Left => {
+            // ssh's own, and whoever started it may wait for its end: there is nothing to say there.
+            stdio::let_go_of_stderr();
+            match up.0 {
+                Some(_) => timeout(LAST_WORDS, up.ended()).await.ok(),
+                None => None,
+            }
+        }
+        Done::Ended | Done::Gone | Done::Broken(_) => None,
     };
     drop(last_words);
     // Our end with it: what was not finished is reset.

@@ -195,6 +195,7 @@ impl Keeper {
                 )
                 .remedy("open a new one; if it happens again, upgrade client and agent")),
             },
+            () = self.attacher.over() => Ok(Turn::Closed),
             other = another_line => other,
         }
     }

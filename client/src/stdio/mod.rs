@@ -13,9 +13,9 @@ mod elsewhere;
 mod unix;
 
 #[cfg(not(unix))]
-pub use elsewhere::{Sink, Source};
+pub use elsewhere::{Sink, Source, let_go_of_stderr};
 #[cfg(unix)]
-pub use unix::{Sink, Source};
+pub use unix::{Sink, Source, let_go_of_stderr};
 
 /// Bytes read at once. Large enough that the cost of a wake-up is spread thin, small enough that
 /// one read does not hold a whole window.

@@ -10,6 +10,17 @@ use rustix::termios::ttyname;
 
 use super::{Which, polled, thread};
 
+/// Points standard error at nothing, so that whoever reads it to its end does not wait for this
+/// process.
+pub fn let_go_of_stderr() {
+    let let_go =
+        open("/dev/null", OFlags::WRONLY, Mode::empty()).and_then(rustix::stdio::dup2_stderr);
+    if let Err(error) = let_go {
+        // It is still there then, and can be told.
+        drop(writeln!(io::stderr(), "belay: cannot let go of standard error: {error}"));
+    }
+}
+
 /// Standard input.
 pub struct Source(Reading);
 

@@ -73,6 +73,13 @@ impl Default for ResumeWindows {
     }
 }
 
+impl ResumeWindows {
+    /// Whether every session, whatever is in it, waits a while for its client.
+    pub const fn all_may_come_back(self) -> bool {
+        self.interactive > 0 && self.other > 0
+    }
+}
+
 /// Relay to client.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]

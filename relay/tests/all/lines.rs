@@ -113,9 +113,8 @@ impl Site {
 
     pub(crate) async fn start_relay(&mut self) {
         let settings = &self.settings;
-        let text = format!(
-            "address = \"{LOCAL}:1\"\nlisten = \"{LOCAL}:0\"\ndrain_seconds = 0\n{settings}"
-        );
+        let drain = if settings.contains("drain_seconds") { "" } else { "drain_seconds = 0\n" };
+        let text = format!("address = \"{LOCAL}:1\"\nlisten = \"{LOCAL}:0\"\n{drain}{settings}");
         std::fs::write(self.dir.path().join(config::FILE), text).unwrap();
         let config = Config::load(self.dir.path()).unwrap();
         let stop = CancellationToken::new();

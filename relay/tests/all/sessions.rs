@@ -446,6 +446,30 @@ async fn what_the_device_does_not_take_is_over_or_waits_by_what_it_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_no_session_that_can_be_taken_up_again() {
+    let (mut site, pump) = standard("drain_seconds = 3600\n").await;
+    let device = site.line(&pump, &[]).await;
+    let mut session = opened(&site, &device).await;
+    site.stop_relay().await;
+    session.near.breaks().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_lets_a_session_go_on_that_nobody_could_take_up_again() {
+    let settings = "drain_seconds = 3600\nresume_other_seconds = 0\n";
+    let (mut site, pump) = standard(settings).await;
+    let device = site.line(&pump, &[]).await;
+    let Open1 { client: _client, mut near, mut far, .. } = opened(&site, &device).await;
+    tokio::join!(site.stop_relay(), async {
+        both_ways(&mut near, &mut far, b"last words").await;
+        near.send.finish();
+        far.ends().await;
+        far.send.finish();
+        near.ends().await;
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_relay_says_how_long_a_session_waits() {
     for (settings, windows) in [
         ("", ResumeWindows::default()),

@@ -2,7 +2,6 @@
 //! through every fault, and no byte of them is lost or repeated.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -44,7 +43,7 @@ fn survives(fault: impl FnOnce(&mut World, &Load) -> Result<()>) -> Result<()> {
     outcome
 }
 
-fn tail(log: &str) -> String {
+pub(crate) fn tail(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
 }
@@ -152,18 +151,18 @@ fn through_an_agent_that_is_killed_restarted_and_upgraded() -> Result<()> {
         agent.wait(Duration::from_secs(30))?;
         world.start_agent(DEVICE, "device")?;
         back("supervisor restarted", load)?;
-        // An upgrade is a restart from another file; the old one is gone.
-        let newer = world.path("belay-agent-newer");
-        fs::copy(belay_tests::program("belay-agent")?, &newer)?;
         let agent = world.agents.get_mut(DEVICE).context("no agent")?;
         agent.signal(Signal::SIGTERM)?;
         agent.wait(Duration::from_secs(30))?;
-        start_agent_from(world, &newer)?;
+        start_newer_agent(world, "belay-agent-newer")?;
         back("supervisor upgraded", load)
     })
 }
 
-fn start_agent_from(world: &mut World, program: &Path) -> Result<()> {
+/// An upgrade is a restart from another file, of this name.
+pub(crate) fn start_newer_agent(world: &mut World, name: &str) -> Result<()> {
+    let program = world.path(name);
+    fs::copy(belay_tests::program("belay-agent")?, &program)?;
     let mut command = world.command("device", program);
     command.args(["run", "--state"]).arg(world.device_state(DEVICE));
     let agent = world.lab.spawn("agent-newer", command)?;
@@ -177,9 +176,7 @@ fn through_a_client_that_is_stopped_for_a_while() -> Result<()> {
         let clients = clients(world)?;
         ensure!(clients.len() >= 3, "clients: {clients:?}");
         for signal in [Signal::SIGSTOP, Signal::SIGCONT] {
-            for client in &clients {
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(*client), signal)?;
-            }
+            signal_all(&clients, signal)?;
             if signal == Signal::SIGSTOP {
                 sleep(Duration::from_secs(if soak() { 600 } else { 70 }));
             }
@@ -188,8 +185,15 @@ fn through_a_client_that_is_stopped_for_a_while() -> Result<()> {
     })
 }
 
+pub(crate) fn signal_all(processes: &[i32], signal: Signal) -> Result<()> {
+    for process in processes {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(*process), signal)?;
+    }
+    Ok(())
+}
+
 /// Processes of `belay` on the laptop.
-fn clients(world: &World) -> Result<Vec<i32>> {
+pub(crate) fn clients(world: &World) -> Result<Vec<i32>> {
     let listed = Command::new("pgrep").args(["-x", "belay"]).output()?;
     let mut found = Vec::new();
     for pid in String::from_utf8(listed.stdout)?.lines() {

@@ -87,6 +87,15 @@ impl Attacher {
         }
     }
 
+    /// Waits until both ends have everything and the running attachment has said so. What it still
+    /// waits for is the other side's end of it, which whoever leaves anyway need not hear.
+    pub async fn over(&self) {
+        // It cannot fail: the sender lives in what we hold.
+        if self.0.watch_over().wait_for(|over| *over).await.is_err() {
+            tracing::trace!("a session went away under its attacher");
+        }
+    }
+
     /// For how long there has been no attachment; `None` while there is one.
     pub fn detached_for(&self) -> Option<Duration> {
         let state = self.0.lock();

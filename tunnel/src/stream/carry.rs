@@ -66,6 +66,9 @@ pub(super) async fn carry(shared: &Arc<Shared>, source: impl Source, sink: impl 
                 return Poll::Ready(over);
             }
             let written = idle || write_end.is_some();
+            if closed && matches!(write_end, Some(Ok(()))) {
+                shared.note_over();
+            }
             match (&mut read_end, &mut write_end) {
                 (Some(ReadEnd::Violation(violation)), _) if written => {
                     return Poll::Ready(Carried::Violation(*violation));

@@ -18,9 +18,10 @@ impl Sink for SendHalf {
         Self::send_all(self, pieces).await.map_err(broken)
     }
 
+    /// Also waits until the relay has all of it: a line that is closed right after loses nothing.
     async fn finish(&mut self) -> io::Result<()> {
         Self::finish(self);
-        Ok(())
+        self.stopped().await.map_err(broken)
     }
 }
 

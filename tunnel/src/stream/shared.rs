@@ -34,6 +34,7 @@ pub enum Link {
 pub(super) struct Shared {
     state: Mutex<State>,
     link: watch::Sender<Link>,
+    over: watch::Sender<bool>,
     start: Instant,
 }
 
@@ -93,7 +94,7 @@ impl Shared {
             up: false,
         };
         let (link, _) = watch::channel(Link::Down { since: start });
-        Arc::new(Self { state: Mutex::new(state), link, start })
+        Arc::new(Self { state: Mutex::new(state), link, over: watch::Sender::new(false), start })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -107,6 +108,14 @@ impl Shared {
 
     pub(super) fn at(&self, time: Duration) -> Instant {
         self.start + time
+    }
+
+    pub(super) fn watch_over(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
+    }
+
+    pub(super) fn note_over(&self) {
+        self.over.send_replace(true);
     }
 
     pub(super) fn watch_link(&self) -> watch::Receiver<Link> {

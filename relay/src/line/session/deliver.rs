@@ -1,5 +1,6 @@
 //! Handing a session to its device: the grant is signed, sent, and answered.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use belay_proto::grant::{Grant, VERSION};
@@ -12,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::super::Shared;
 use super::super::registry::LiveDevice;
+use super::early::Early;
 use crate::store::{DeviceRecord, SessionRecord, UserRecord};
 
 /// Between two words to a device that does not answer: well below a second, in which somebody who
@@ -50,12 +52,14 @@ impl NotTaken {
     }
 }
 
-/// Grants the session and waits for the device's word. The session is on the disk by now.
+/// Grants the session and waits for the device's word, passing the client's first ones on. The
+/// session is on the disk by now.
 pub(super) async fn deliver(
     line: &LiveDevice,
     session: &SessionRecord,
     (user, record): (&UserRecord, &DeviceRecord),
     which: Which,
+    early: &mut Early,
     shared: &Shared,
 ) -> Result<Delivered, NotTaken> {
     let windows = shared.limits.windows;
@@ -82,7 +86,7 @@ pub(super) async fn deliver(
         let refused = Refused::new(Code::Internal, "the relay cannot sign a grant", "");
         NotTaken::Unsigned(refused)
     })?;
-    let (to_device, from_device) = exchange(line, &signed, record).await?;
+    let (to_device, from_device) = exchange(line, &signed, record, early).await?;
     let kept = windows != ResumeWindows { interactive: 0, other: 0 };
     let opened = Opened {
         session: session.id,
@@ -99,11 +103,22 @@ async fn exchange(
     line: &LiveDevice,
     signed: &[u8],
     record: &DeviceRecord,
+    early: &mut Early,
 ) -> Result<(SendHalf, RecvHalf), NotTaken> {
     let exchange = async {
         let (mut send, mut recv) = line.carrier.open().await.ok()?;
         framed::write(&mut send, &Deliver { grant: signed.to_vec().into() }).await.ok()?;
-        let answer = framed::read::<DeliverAnswer, _>(&mut recv).await.ok()?;
+        // A device that refuses takes no bytes, and says why.
+        let mut taken = send.send_all(&mut early.kept()).await.is_ok();
+        let answer = {
+            let mut answering = pin!(framed::read::<DeliverAnswer, _>(&mut recv));
+            loop {
+                tokio::select! {
+                    answer = &mut answering => break answer.ok()?,
+                    piece = early.more(), if taken => taken = send.send(piece).await.is_ok(),
+                }
+            }
+        };
         Some((send, recv, answer))
     };
     let asking = async {

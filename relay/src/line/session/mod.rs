@@ -2,10 +2,12 @@
 //! was lost.
 //!
 //! `judge` says who may; `open` begins a session, `resume` gives one back, `take_over` gives it to
-//! another client of its person; `deliver` hands it to the device; `pass` splices and settles what came of it. Its law: what the device hears of is
-//! durable before; the end of a stream is not the end of a session. What passes is opaque.
+//! another client of its person; `deliver` hands it to the device, with what the client said `early`;
+//! `pass` splices and settles what came of it. Its law: what the device hears of is durable before;
+//! the end of a stream is not the end of a session. What passes is opaque.
 
 mod deliver;
+mod early;
 mod judge;
 mod open;
 mod pass;
@@ -29,6 +31,7 @@ use uuid::Uuid;
 use super::Shared;
 use super::registry::{LiveDevice, SessionGuard};
 use crate::store::{Event, EventKind, SessionRecord, UserRecord};
+use early::Early;
 pub(super) use judge::still_allowed;
 pub(super) use pass::{close, end_at_device};
 
@@ -67,11 +70,14 @@ pub(super) async fn serve(
         }
         Err(_) => return from_client.stop(ResetCode::PROTOCOL),
     };
-    match take(&open, &caller, &to_client, shared).await {
+    let mut early = Early::new(from_client);
+    let taken = take(&open, &caller, &to_client, &mut early, shared).await;
+    let (mut from_client, said) = early.into_rest();
+    match taken {
         Ok(taken) => {
             let answer = OpenAnswer { opened: Some(taken.opened.clone()), refused: None };
             if framed::write(&mut to_client, &answer).await.is_ok() {
-                pass::pass(to_client, from_client, taken, &caller, shared).await;
+                pass::pass(to_client, (from_client, said), taken, &caller, shared).await;
             } else {
                 pass::unanswered(taken, &caller, shared).await;
             }
@@ -93,6 +99,7 @@ async fn take(
     open: &Open,
     caller: &Caller,
     to_client: &SendHalf,
+    early: &mut Early,
     shared: &Arc<Shared>,
 ) -> Result<Taken, Refused> {
     let fresh = SessionId::from_uuid(Uuid::now_v7());
@@ -113,9 +120,9 @@ async fn take(
         (None, Some(resume)) => {
             let outcome = if resume.anew == Some(true) {
                 let event = &mut event;
-                take_over::take_over(open, resume, caller, to_client, shared, event).await
+                take_over::take_over(open, resume, caller, (to_client, early), shared, event).await
             } else {
-                resume::resume(open, resume, caller, to_client, shared, &mut event).await
+                resume::resume(open, resume, caller, (to_client, early), shared, &mut event).await
             };
             let recorded = match &outcome {
                 Ok(_) => Ok(()),
@@ -124,7 +131,7 @@ async fn take(
             (outcome, recorded)
         }
         (None, None) => {
-            let outcome = open::open(open, caller, shared, id, &mut event).await;
+            let outcome = open::open(open, caller, shared, (id, early), &mut event).await;
             let recorded = match &outcome {
                 Ok(_) => Ok(()),
                 Err(refused) => {

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::super::Shared;
 use super::super::registry::LiveDevice;
 use super::deliver::{Delivered, NotTaken, Which, deliver};
+use super::early::Early;
 use super::{Caller, Taken, judge};
 use crate::store::{
     DeviceRecord, Event, EventKind, OpenSessionError, Passed, SessionRecord, UserRecord,
@@ -24,7 +25,7 @@ pub(super) async fn open(
     open: &Open,
     caller: &Caller,
     shared: &Arc<Shared>,
-    id: SessionId,
+    (id, early): (SessionId, &mut Early),
     event: &mut Event,
 ) -> Result<Taken, Refused> {
     let missing = |what| Refused::new(Code::BadRequest, format!("no {what} named"), "name one");
@@ -69,7 +70,7 @@ pub(super) async fn open(
     // A change that came before the record was there has not looked at this session.
     let (user, record) = judge::still_allowed(shared, &session).await?;
     let (line, (to_device, from_device, opened)) =
-        delivered(line, &session, (&user, &record), shared).await?;
+        delivered(line, &session, (&user, &record), early, shared).await?;
     let login = &session.login;
     tracing::info!(session = %id, user = %user.name, device = %record.name, %login, "session open");
     Ok(Taken { session, guard, line, to_device, from_device, opened, again: false })
@@ -84,11 +85,12 @@ async fn delivered(
     line: Arc<LiveDevice>,
     session: &SessionRecord,
     who: (&UserRecord, &DeviceRecord),
+    early: &mut Early,
     shared: &Shared,
 ) -> Result<(Arc<LiveDevice>, Delivered), Refused> {
     let deadline = Instant::now() + DELIVER_DEADLINE;
     let first = tokio::select! {
-        first = deliver(&line, session, who, Which::First, shared) => Some(first),
+        first = deliver(&line, session, who, Which::First, early, shared) => Some(first),
         _ = newer(&line, shared) => None,
     };
     match first {
@@ -104,9 +106,9 @@ async fn delivered(
         None => {}
     }
     let line = newer(&line, shared).await;
-    let again = match deliver(&line, session, who, Which::First, shared).await {
+    let again = match deliver(&line, session, who, Which::First, early, shared).await {
         Err(NotTaken::Refused(refused)) if refused.code() == Code::BadGrant => {
-            deliver(&line, session, who, Which::Same, shared).await
+            deliver(&line, session, who, Which::Same, early, shared).await
         }
         again => again,
     };

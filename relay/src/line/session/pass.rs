@@ -4,7 +4,7 @@
 //! device said that it is over. Anything else is a lost stream: both sides are told, and the
 //! session waits for its client.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use belay_proto::limits::HELLO_DEADLINE;
@@ -15,7 +15,7 @@ use belay_tunnel::carrier::{Carrier, RecvHalf, ResetCode, SendHalf, StreamError,
 use belay_tunnel::clock;
 use tokio::time::timeout;
 
-use super::super::registry::{Ending, LiveDevice};
+use super::super::registry::{Ending, LiveDevice, SessionGuard};
 use super::super::{Shared, client};
 use super::deliver::time_left;
 use super::{Caller, Taken};
@@ -61,10 +61,10 @@ impl Counted {
 }
 
 /// Passes bytes until both directions have ended, one has broken, or somebody ends the session.
-/// Settles what comes of it.
+/// Settles what comes of it. `said`: bytes of the client that were passed on before.
 pub(super) async fn pass(
     to_client: SendHalf,
-    from_client: RecvHalf,
+    (from_client, said): (RecvHalf, u64),
     taken: Taken,
     caller: &Caller,
     shared: &Shared,
@@ -72,15 +72,27 @@ pub(super) async fn pass(
     let Taken { session, guard, line, to_device, from_device, .. } = taken;
     let began = Began { at: clock::now(), instant: Instant::now() };
     let counted = Counted::default();
+    counted.count_up(said);
     let end = {
-        let up = splice(from_client, to_device, |bytes| counted.count_up(bytes));
+        let said_all = AtomicBool::new(false);
+        let up = async {
+            splice(from_client, to_device, |bytes| counted.count_up(bytes)).await?;
+            said_all.store(true, Ordering::Relaxed);
+            Ok(())
+        };
         let down = splice(from_device, to_client, |bytes| counted.count_down(bytes));
         // The first direction that breaks takes the other with it: half a stream is of no use to a
         // session that can have a whole one again.
         let both = async { tokio::try_join!(up, down).map(|((), ())| ()) };
         tokio::pin!(both);
         tokio::select! {
-            done = &mut both => done.map_or_else(|e| lost(&e, caller, &line, shared), |()| End::Clean),
+            done = &mut both => match done {
+                Ok(()) => End::Clean,
+                Err(error) if said_all.load(Ordering::Relaxed) && has_left(caller) => {
+                    left(&guard).await.unwrap_or_else(|| lost(&error, caller, &line, shared))
+                }
+                Err(error) => lost(&error, caller, &line, shared),
+            },
             ending = guard.ended() => match ending {
                 Ending::Cut(reason) => End::Cut(reason),
                 Ending::Replaced => End::Lost("it was taken up on another stream".to_owned()),
@@ -108,6 +120,21 @@ pub(super) async fn pass(
     settle(end, &attachment, caller, shared).await;
     // Whoever takes the session up has waited for the record.
     drop(guard);
+}
+
+/// Whether the client has closed its line because it was done.
+fn has_left(caller: &Caller) -> bool {
+    let end = caller.carrier.end();
+    end.is_some_and(|end| end.peer_said().is_some_and(|(code, _)| code == ResetCode::DONE))
+}
+
+/// The client has said all and gone, without waiting for the device's end: how that comes.
+async fn left(guard: &SessionGuard) -> Option<End> {
+    match timeout(FAREWELL, guard.ended()).await {
+        Ok(Ending::OverAtDevice(_)) => Some(End::Clean),
+        Ok(Ending::Cut(reason)) => Some(End::Cut(reason)),
+        Ok(Ending::Replaced) | Err(_) => None,
+    }
 }
 
 const STOPPING: &str = "this relay is shutting down";

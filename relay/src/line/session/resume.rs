@@ -19,6 +19,7 @@ use super::super::Shared;
 use super::super::registry::{Ending, LiveDevice, SessionGuard};
 use super::super::revoke;
 use super::deliver::{Delivered, NotTaken, Which, deliver};
+use super::early::Early;
 use super::{Caller, Taken, draining, judge};
 use crate::store::{DeviceRecord, Event, EventKind, Over, SessionRecord, UserRecord};
 
@@ -32,7 +33,7 @@ pub(super) async fn resume(
     open: &Open,
     resume: &Resume,
     caller: &Caller,
-    to_client: &SendHalf,
+    (to_client, early): (&SendHalf, &mut Early),
     shared: &Arc<Shared>,
     event: &mut Event,
 ) -> Result<Taken, Refused> {
@@ -58,7 +59,7 @@ pub(super) async fn resume(
     let wait = Duration::from_secs(resume.wait_seconds.unwrap_or(0).into()).min(RESUME_WAIT);
     let deadline = Instant::now() + wait;
     let taken = tokio::select! {
-        taken = attached(&session, deadline, caller, shared) => taken,
+        taken = attached(&session, deadline, caller, early, shared) => taken,
         ending = guard.ended() => Err(match ending {
             Ending::Replaced => {
                 Refused::new(Code::Busy, "the session was taken up on another line", "")
@@ -169,6 +170,7 @@ async fn attached(
     session: &SessionRecord,
     deadline: Instant,
     caller: &Caller,
+    early: &mut Early,
     shared: &Arc<Shared>,
 ) -> Result<(Arc<LiveDevice>, Delivered), Refused> {
     let mut recorded = false;
@@ -186,7 +188,7 @@ async fn attached(
         // attachment, one that comes later does.
         let (user, record) = judged(session, shared).await?;
         let line = line.map_err(|_| judge::offline(&record))?;
-        match deliver(&line, session, (&user, &record), Which::Same, shared).await {
+        match deliver(&line, session, (&user, &record), Which::Same, early, shared).await {
             Ok(delivered) => return Ok((line, delivered)),
             Err(NotTaken::Refused(refused)) => {
                 if refused.code() == Code::SessionOver {

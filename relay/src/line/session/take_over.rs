@@ -18,6 +18,7 @@ use super::super::Shared;
 use super::super::registry::LiveDevice;
 use super::super::revoke;
 use super::deliver::{Delivered, NotTaken, Which, deliver};
+use super::early::Early;
 use super::resume::{RECORDED, found, given_up, judged, over};
 use super::{Caller, Taken, draining, judge};
 use crate::store::{Event, EventKind, SessionRecord};
@@ -28,7 +29,7 @@ pub(super) async fn take_over(
     open: &Open,
     resume: &Resume,
     caller: &Caller,
-    to_client: &SendHalf,
+    (to_client, early): (&SendHalf, &mut Early),
     shared: &Arc<Shared>,
     event: &mut Event,
 ) -> Result<Taken, Refused> {
@@ -37,7 +38,7 @@ pub(super) async fn take_over(
     let wait = Duration::from_secs(resume.wait_seconds.unwrap_or(0).into()).min(RESUME_WAIT);
     let deadline = Instant::now() + wait;
     let (line, (to_device, from_device, opened)) = tokio::select! {
-        handed = handed_over(&mut session, deadline, caller, shared) => handed?,
+        handed = handed_over(&mut session, deadline, caller, early, shared) => handed?,
         gone = to_client.stopped() => {
             tracing::debug!(session = %session.id, ?gone, "the client waits no longer");
             return Err(Refused::new(Code::Busy, "the client went away while it waited", ""));
@@ -69,6 +70,7 @@ async fn handed_over(
     session: &mut SessionRecord,
     deadline: Instant,
     caller: &Caller,
+    early: &mut Early,
     shared: &Shared,
 ) -> Result<(Arc<LiveDevice>, Delivered), Refused> {
     let line = timeout_at(deadline, shared.registry.line_up(session.device)).await;
@@ -84,7 +86,7 @@ async fn handed_over(
     let event = session.event(EventKind::SessionTakenOver).source(caller.address);
     let stream = shared.store.take_over_session(session.id, event).await.map_err(judge::store)?;
     session.stream = stream.ok_or_else(|| over("the session is over"))?;
-    let not = match deliver(&line, session, (&user, &record), Which::Fresh, shared).await {
+    let not = match deliver(&line, session, (&user, &record), Which::Fresh, early, shared).await {
         Ok(delivered) => return Ok((line, delivered)),
         Err(not) => not,
     };

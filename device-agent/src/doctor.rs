@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belay_proto::error_line::{one_line, printable};
+use belay_proto::keeping::Known;
 use belay_proto::limits::MAX_CLOCK_SKEW;
 use belay_proto::time::UnixTime;
 use belay_proto::version;
@@ -24,7 +25,7 @@ use serde::Serialize;
 
 use crate::enrol::SOFTWARE;
 use crate::state::{State, StateError};
-use crate::supervisor::StatusFile;
+use crate::supervisor::{StatusFile, known_nat};
 use environment::Environment;
 
 /// A certificate with less than this left should have been renewed twenty days ago.
@@ -162,6 +163,7 @@ async fn network(
         }
     };
     checks.extend(probe::network(&wanted).await);
+    checks.extend(nat_timeout(state, relay).await);
     checks.extend(relay_clock(state, &wanted).await);
 }
 
@@ -175,6 +177,30 @@ fn wanted(
     let config = tls::client(verifier, Some(own), &[version::ALPN])?;
     let (relay, history) = (relay.clone(), Arc::default());
     Ok(Wanted::from_variables(relay, config, Role::Device, history, |name| environment.get(name))?)
+}
+
+/// What the agent has found out of this network's NAT while it held lines through it.
+async fn nat_timeout(state: &State, relay: &RelayAddress) -> Option<Check> {
+    // That a name has no address is a line of its own.
+    let address = relay.resolve().await.ok()?.into_iter().next()?;
+    known_nat(state, address).map(|known| timeout_of(&known))
+}
+
+/// Linux forgets a quiet mapping after 30 s (`nf_conntrack_udp_timeout`), most others later.
+const SHORT_TIMEOUT: u32 = 30;
+
+fn timeout_of(Known { holds, fails }: &Known) -> Check {
+    const NAME: &str = "nat-timeout";
+    let Some(fails) = fails else {
+        let text = format!("a quiet UDP mapping lives {holds} s here, the longest that was tried");
+        return Check::well(NAME, text);
+    };
+    let text = format!("a quiet UDP mapping lives {holds} s here, and not {fails} s");
+    if *fails <= SHORT_TIMEOUT {
+        let remedy = "it costs data: raise the router's UDP timeout to 5 minutes (RFC 4787, REQ-5)";
+        return Check::note(NAME, text, remedy);
+    }
+    Check::well(NAME, text)
 }
 
 /// `None` when the relay cannot be asked over TCP, of which there is a line already.
@@ -257,6 +283,16 @@ mod tests {
         assert!(skew(NOW, NOW).is_ok());
         let wrong = skew(UnixTime(0), NOW);
         assert!(!wrong.is_ok() && wrong.detail.contains("behind"), "{wrong:?}");
+    }
+
+    #[test]
+    fn what_a_nat_keeps_is_told_and_one_that_forgets_soon_is_remarked() {
+        let told = |holds, fails| timeout_of(&Known { holds, fails });
+        let short = told(14, Some(28));
+        assert_eq!(short.verdict, Verdict::Note);
+        assert!(short.detail.contains("14 s here, and not 28 s"), "{short:?}");
+        assert_eq!(told(58, Some(118)).verdict, Verdict::Well);
+        assert!(told(285, None).detail.contains("285 s here, the longest that was tried"));
     }
 
     #[tokio::test]

@@ -45,6 +45,7 @@ use crate::session_dir::SessionDir;
 use crate::state::{Enrolment, State};
 use hold::Outcome;
 use line::{Line, LineError};
+pub(crate) use networks::known_nat;
 use replay::Seen;
 use sessions::Sessions;
 use status::Status;

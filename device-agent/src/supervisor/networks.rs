@@ -54,6 +54,11 @@ fn default_gateway(table: &str) -> Option<Ipv4Addr> {
     })
 }
 
+/// What is known of the NAT on the way to a peer.
+pub(crate) fn known_nat(state: &State, peer: SocketAddr) -> Option<Known> {
+    recall(state, &towards(peer)?, belay_tunnel::clock::now())
+}
+
 /// What is known of this network.
 pub(super) fn recall(state: &State, network: &str, now: UnixTime) -> Option<Known> {
     let entry = load(state).0.remove(network)?;

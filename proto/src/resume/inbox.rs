@@ -44,6 +44,11 @@ impl Inbox {
         }
     }
 
+    /// Raises the window. It never falls: room that was told stays told.
+    pub(super) fn hold(&mut self, window: usize) {
+        self.window = self.window.max(window as u64);
+    }
+
     /// A new attachment: the frame that was under way on the last one will not be completed.
     pub(super) const fn handle_attached(&mut self) {
         self.repeated = 0;

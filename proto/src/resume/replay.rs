@@ -50,6 +50,11 @@ impl Replay {
         self.limit
     }
 
+    /// Raises the limit. It never falls: what is held is held.
+    pub(super) fn hold(&mut self, limit: usize) {
+        self.limit = self.limit.max(limit);
+    }
+
     /// Bytes that may be pushed now.
     pub(super) fn room(&self) -> usize {
         let left = usize::try_from(varint::MAX - 1 - self.written).unwrap_or(usize::MAX);

@@ -45,6 +45,7 @@ pub(super) struct Silence {
     /// An offset whose acknowledgement gives a round trip, and when it was sent.
     sample: Option<(u64, Duration)>,
     smoothed: Option<Duration>,
+    least: Option<Duration>,
 }
 
 impl Silence {
@@ -60,6 +61,7 @@ impl Silence {
             ping: None,
             sample: None,
             smoothed: None,
+            least: None,
         }
     }
 
@@ -69,6 +71,7 @@ impl Silence {
             heard_at: now,
             last_ping: self.last_ping,
             smoothed: self.smoothed,
+            least: self.least,
             ..Self::new()
         };
     }
@@ -147,6 +150,11 @@ impl Silence {
         self.smoothed
     }
 
+    /// The least round trip there was: the path's own, without its queues.
+    pub(super) const fn least_round_trip(&self) -> Option<Duration> {
+        self.least
+    }
+
     fn patience(&self) -> Duration {
         if self.waiting == Waiting::Room {
             return BLOCKED;
@@ -156,6 +164,7 @@ impl Silence {
 
     fn measure(&mut self, sent: Duration, now: Duration) {
         let sample = now.saturating_sub(sent).min(MOST);
+        self.least = Some(self.least.map_or(sample, |least| least.min(sample)));
         // RFC 6298 §2: an eighth of each new sample.
         self.smoothed = Some(self.smoothed.map_or(sample, |old| (old * 7 + sample) / 8));
     }

@@ -10,7 +10,12 @@ use super::replay::Replay;
 use super::silence::{Silence, Waiting};
 use super::{LEAST_BUFFER, MAX_PAYLOAD, ResetCode, VERSION, Violation};
 
-/// What one end may hold, in bytes. Either counts as [`LEAST_BUFFER`] when it is less.
+/// From this least round trip on an end holds twice as much: a satellite's line of 100 Mbit/s has
+/// 8 MB under way.
+const LONG_PATH: Duration = Duration::from_millis(300);
+
+/// What one end may hold, in bytes. Either counts as [`LEAST_BUFFER`] when it is less, and as twice
+/// as much on a path whose round trip is never below [`LONG_PATH`].
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
     /// Sent and not yet acknowledged; a writer waits while it is full. Default 4 MiB: 40 MB/s over
@@ -67,6 +72,7 @@ pub enum Output {
 ///   [`Resume::handle_timeout`].
 #[derive(Debug)]
 pub struct Resume {
+    config: Config,
     pub(super) replay: Replay,
     pub(super) inbox: Inbox,
     pub(super) silence: Silence,
@@ -102,6 +108,7 @@ impl Resume {
     /// A stream nothing was sent on yet.
     pub fn new(config: Config) -> Self {
         Self {
+            config,
             replay: Replay::new(config.replay.max(LEAST_BUFFER)),
             inbox: Inbox::new(config.window.max(LEAST_BUFFER)),
             silence: Silence::new(),
@@ -424,6 +431,10 @@ impl Resume {
             Waiting::Nothing
         };
         self.silence.set_waiting(waiting, now);
+        if self.silence.least_round_trip().is_some_and(|least| least >= LONG_PATH) {
+            self.replay.hold(self.config.replay.saturating_mul(2));
+            self.inbox.hold(self.config.window.saturating_mul(2));
+        }
         if !self.closed && self.needs_nothing() {
             self.closed = true;
             self.closed_due = true;

@@ -70,6 +70,25 @@ fn a_conversation_has_the_bytes_of_the_first_release() {
 }
 
 #[test]
+fn an_end_holds_twice_as_much_on_a_path_that_is_long_and_not_behind_a_long_queue() {
+    let answered = |after: &[u64]| {
+        let mut end = fresh();
+        for (n, after) in (1..).zip(after) {
+            send(&mut end, b"x");
+            said(&mut end, ms(n * 10_000));
+            let start = if n == 1 { start(0) } else { Vec::new() };
+            let ack = [3, u8::try_from(n).unwrap(), 0x80, 1, 0, 0];
+            hear(&mut end, &[&start[..], &ack].concat(), ms(n * 10_000 + after)).unwrap();
+        }
+        end.room()
+    };
+    let usual = Config::default().replay;
+    assert_eq!(answered(&[299, 5_000, 5_000]), usual);
+    assert_eq!(answered(&[5_000, 299]), 2 * usual, "what was once given is not taken back");
+    assert_eq!(answered(&[650, 5_000]), 2 * usual);
+}
+
+#[test]
 fn a_later_attachment_sends_only_what_is_missing_and_only_once_that_is_known() {
     let mut end = fresh();
     send(&mut end, b"abcdef");

@@ -34,6 +34,18 @@ pub enum CopyError {
 /// When either side gave up; the other has been told by then.
 pub async fn splice(
     mut from: RecvHalf,
+    to: SendHalf,
+    passed: impl Fn(u64),
+) -> Result<(), StreamError> {
+    pass_on(&mut from, to, passed).await.inspect_err(|gone| from.stop(code_of(gone)))
+}
+
+/// The same, but a sender whose reader is gone is not told: that is left to whoever has `from`.
+///
+/// # Errors
+/// The side that broke; the reader has been told by then.
+pub async fn pass_on(
+    from: &mut RecvHalf,
     mut to: SendHalf,
     passed: impl Fn(u64),
 ) -> Result<(), StreamError> {
@@ -42,16 +54,13 @@ pub async fn splice(
         let received = tokio::select! {
             received = from.receive(&mut pieces) => received,
             // While nothing comes, a reader that gave up must still be noticed.
-            Err(gone) = to.stopped() => Err(gone).inspect_err(|_| from.stop(ResetCode::GONE)),
+            Err(gone) = to.stopped() => return Err(gone),
         };
         match received {
             Ok(Some(count)) => {
                 let (filled, _) = pieces.split_at_mut(count.min(BATCH));
                 passed(filled.iter().map(|piece| piece.len() as u64).sum());
-                if let Err(gone) = to.send(joined(filled)).await {
-                    from.stop(code_of(&gone));
-                    return Err(gone);
-                }
+                to.send(joined(filled)).await?;
             }
             Ok(None) => {
                 to.finish();

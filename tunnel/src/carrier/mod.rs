@@ -17,6 +17,6 @@ mod quic_udp;
 mod stream;
 pub mod websocket;
 
-pub use copy::{CopyError, from_socket, splice, to_socket};
+pub use copy::{CopyError, from_socket, pass_on, splice, to_socket};
 pub use end::CarrierError;
 pub use stream::{Carrier, RecvHalf, ResetCode, SendHalf, Side, StreamError};

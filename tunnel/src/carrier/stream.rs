@@ -336,18 +336,6 @@ impl SendHalf {
             Send::Socket(side) => side.stopped().await,
         }
     }
-
-    /// Higher goes first when the carrier is full.
-    pub fn set_priority(&self, priority: i32) {
-        match &self.stream {
-            Send::Quic(stream) => {
-                if stream.set_priority(priority).is_err() {
-                    tracing::trace!("set the priority of a stream that had already ended");
-                }
-            }
-            Send::Socket(side) => side.set_priority(priority),
-        }
-    }
 }
 
 impl Drop for SendHalf {

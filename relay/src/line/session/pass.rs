@@ -4,18 +4,20 @@
 //! device said that it is over. Anything else is a lost stream: both sides are told, and the
 //! session waits for its client.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use belay_proto::limits::HELLO_DEADLINE;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::wire::control::Ended;
-use belay_tunnel::carrier::{Carrier, RecvHalf, ResetCode, SendHalf, StreamError, splice};
+use belay_tunnel::carrier::{Carrier, RecvHalf, ResetCode, SendHalf, StreamError, pass_on, splice};
 use belay_tunnel::clock;
+use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::super::registry::{Ending, LiveDevice, SessionGuard};
+use super::super::registry::{Ending, LiveDevice};
 use super::super::{Shared, client};
 use super::deliver::time_left;
 use super::{Caller, Taken};
@@ -74,25 +76,12 @@ pub(super) async fn pass(
     let counted = Counted::default();
     counted.count_up(said);
     let end = {
-        let said_all = AtomicBool::new(false);
-        let up = async {
-            splice(from_client, to_device, |bytes| counted.count_up(bytes)).await?;
-            said_all.store(true, Ordering::Relaxed);
-            Ok(())
-        };
-        let down = splice(from_device, to_client, |bytes| counted.count_down(bytes));
-        // The first direction that breaks takes the other with it: half a stream is of no use to a
-        // session that can have a whole one again.
-        let both = async { tokio::try_join!(up, down).map(|((), ())| ()) };
+        let up = splice(from_client, to_device, |bytes| counted.count_up(bytes));
+        let down = (from_device, to_client, |bytes| counted.count_down(bytes));
+        let both = both_ways(up, down, caller);
         tokio::pin!(both);
         tokio::select! {
-            done = &mut both => match done {
-                Ok(()) => End::Clean,
-                Err(error) if said_all.load(Ordering::Relaxed) && has_left(caller) => {
-                    left(&guard).await.unwrap_or_else(|| lost(&error, caller, &line, shared))
-                }
-                Err(error) => lost(&error, caller, &line, shared),
-            },
+            done = &mut both => done.map_or_else(|e| lost(&e, caller, &line, shared), |()| End::Clean),
             ending = guard.ended() => match ending {
                 Ending::Cut(reason) => End::Cut(reason),
                 Ending::Replaced => End::Lost("it was taken up on another stream".to_owned()),
@@ -122,19 +111,53 @@ pub(super) async fn pass(
     drop(guard);
 }
 
+/// Until both directions have ended or one has broken, which takes the other with it: half a stream
+/// is of no use to a session that can have a whole one again.
+///
+/// But a client that has said all may leave without hearing the device's end. What it said is still
+/// passed on then, and the device is listened to until it ends too: told that nobody reads, it might
+/// give the stream up before the last words are there.
+async fn both_ways(
+    up: impl Future<Output = Result<(), StreamError>>,
+    (mut from_device, to_client, count): (RecvHalf, SendHalf, impl Fn(u64)),
+    caller: &Caller,
+) -> Result<(), StreamError> {
+    let mut up = pin!(up);
+    let mut up_ended = false;
+    let down = {
+        let mut down = pin!(pass_on(&mut from_device, to_client, count));
+        loop {
+            tokio::select! {
+                ended = &mut up, if !up_ended => {
+                    ended?;
+                    up_ended = true;
+                }
+                ended = &mut down => break ended,
+            }
+        }
+    };
+    let last_words = async { if up_ended { Ok(()) } else { up.await } };
+    let Err(error) = down else { return last_words.await };
+    if has_left(caller) {
+        let farewell = async { tokio::try_join!(last_words, heard_out(&mut from_device)) };
+        if let Ok(Ok(_)) = timeout(FAREWELL, farewell).await {
+            return Ok(());
+        }
+    }
+    Err(error)
+}
+
 /// Whether the client has closed its line because it was done.
 fn has_left(caller: &Caller) -> bool {
     let end = caller.carrier.end();
     end.is_some_and(|end| end.peer_said().is_some_and(|(code, _)| code == ResetCode::DONE))
 }
 
-/// The client has said all and gone, without waiting for the device's end: how that comes.
-async fn left(guard: &SessionGuard) -> Option<End> {
-    match timeout(FAREWELL, guard.ended()).await {
-        Ok(Ending::OverAtDevice(_)) => Some(End::Clean),
-        Ok(Ending::Cut(reason)) => Some(End::Cut(reason)),
-        Ok(Ending::Replaced) | Err(_) => None,
-    }
+/// Takes a stream to its end, for nobody.
+async fn heard_out(from: &mut RecvHalf) -> Result<(), StreamError> {
+    let mut piece = [Bytes::new()];
+    while from.receive(&mut piece).await?.is_some() {}
+    Ok(())
 }
 
 const STOPPING: &str = "this relay is shutting down";

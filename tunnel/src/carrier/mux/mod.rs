@@ -262,10 +262,6 @@ impl SendSide {
         self.carrier.state().reset(self.id, code);
     }
 
-    pub(super) fn set_priority(&self, priority: i32) {
-        self.carrier.state().set_priority(self.id, priority);
-    }
-
     /// Waits until the peer will read no more.
     pub(super) async fn stopped(&self) -> Result<(), StreamError> {
         poll_fn(|cx| {

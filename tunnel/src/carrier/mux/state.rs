@@ -8,7 +8,6 @@
 //! Its law: everything a peer can make it hold is bounded by the streams it may open and their
 //! windows; whatever goes past a bound ends the carrier.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
 
@@ -20,11 +19,11 @@ use super::End;
 use super::frame::{DATA_HEAD, Frame, HEAD, MAX_REASON};
 use super::stream::{Receiving, Sending, Stream, Waiting};
 
-/// Longest message sent, in bytes. Half of what is taken: an urgent stream waits for one message
-/// at most.
+/// Longest message sent, in bytes. Half of what is taken: what is typed waits for one message and
+/// for a turn of each other stream at most.
 const MESSAGE: usize = 32 * 1024;
 
-/// Bytes a stream sends before the next of its priority has its turn.
+/// Bytes a stream sends before the next has its turn.
 const TURN: usize = 16 * 1024;
 
 /// Bytes a peer may let us send on one stream: more is no window but a mistake.
@@ -54,9 +53,9 @@ pub(super) struct State {
     pub(super) accept_waiting: Waiting,
     pub(super) open_waiting: Waiting,
     pub(super) end_waiting: Waiting,
-    /// Streams with something due, and by priority those with something to send.
+    /// Streams with something due, and those with something to send.
     due: VecDeque<u32>,
-    rows: BTreeMap<Reverse<i32>, VecDeque<u32>>,
+    row: VecDeque<u32>,
     /// Bytes that may come before the peer is admitted; none afterwards.
     stranger_may: Option<usize>,
     /// This end's goodbye, not sent yet.
@@ -90,7 +89,7 @@ impl State {
             open_waiting: Waiting::default(),
             end_waiting: Waiting::default(),
             due: VecDeque::new(),
-            rows: BTreeMap::new(),
+            row: VecDeque::new(),
             stranger_may: stranger.then_some(STRANGER_WINDOW as usize),
             goodbye: None,
             end: None,
@@ -208,18 +207,6 @@ impl State {
         }
     }
 
-    /// Changes the priority of what is sent from now on.
-    pub(super) fn set_priority(&mut self, id: u32, priority: i32) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        let before = std::mem::replace(&mut stream.priority, priority);
-        if before != priority && std::mem::take(&mut stream.in_row) {
-            if let Some(row) = self.rows.get_mut(&Reverse(before)) {
-                row.retain(|other| *other != id);
-            }
-            self.line_up(id);
-        }
-    }
-
     /// Ends the carrier with a word to the peer.
     pub(super) fn close(&mut self, code: ResetCode, reason: &str) {
         if self.end.is_none() {
@@ -255,7 +242,7 @@ impl State {
         }
         self.streams.clear();
         self.due.clear();
-        self.rows.clear();
+        self.row.clear();
         self.accept.clear();
         self.accept_waiting.wake();
         self.open_waiting.wake();
@@ -468,20 +455,13 @@ impl State {
         self.line_up(id);
     }
 
-    /// Takes the first of the most urgent row.
+    /// Takes the first in the row.
     fn next_in_row(&mut self) -> Option<u32> {
         loop {
-            let mut row = self.rows.first_entry()?;
-            match row.get_mut().pop_front() {
-                Some(id) => {
-                    if let Some(stream) = self.streams.get_mut(&id) {
-                        stream.in_row = false;
-                        return Some(id);
-                    }
-                }
-                None => {
-                    row.remove();
-                }
+            let id = self.row.pop_front()?;
+            if let Some(stream) = self.streams.get_mut(&id) {
+                stream.in_row = false;
+                return Some(id);
             }
         }
     }
@@ -490,7 +470,7 @@ impl State {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if !stream.in_row && stream.can_send() {
             stream.in_row = true;
-            self.rows.entry(Reverse(stream.priority)).or_default().push_back(id);
+            self.row.push_back(id);
             self.move_on();
         }
     }
@@ -510,9 +490,8 @@ impl State {
         }
         if let Some(stream) = self.streams.remove(&id)
             && stream.in_row
-            && let Some(row) = self.rows.get_mut(&Reverse(stream.priority))
         {
-            row.retain(|other| *other != id);
+            self.row.retain(|other| *other != id);
         }
         if id & 1 != self.own_bit() {
             self.ended = self.ended.saturating_add(1);

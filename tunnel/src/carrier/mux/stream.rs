@@ -82,7 +82,6 @@ pub(super) struct Stream {
     pub(super) out_length: usize,
     /// Bytes the peer will still take.
     pub(super) credit: u32,
-    pub(super) priority: i32,
     /// Whether it stands in the row of those with something to send.
     pub(super) in_row: bool,
     pub(super) send_held: bool,
@@ -112,7 +111,6 @@ impl Stream {
             out: VecDeque::new(),
             out_length: 0,
             credit: FIRST_WINDOW,
-            priority: 0,
             in_row: false,
             send_held: true,
             send_waiting: Waiting::default(),

@@ -185,6 +185,9 @@ impl Race<'_> {
     fn note(&mut self, id: Id, how: How) -> Option<Kind> {
         let at = self.under_way.iter().position(|(other, ..)| *other == id)?;
         let (_, kind, to, began) = self.under_way.swap_remove(at);
+        // The relay is there and has no place: it has none over TCP either, and a herd that comes
+        // back would only cost it two handshakes for each device.
+        self.fallback_begun |= matches!(how, How::Failed(Trouble::Busy, _));
         self.over.push(Attempt { kind, to, took: began.elapsed(), how });
         Some(kind)
     }

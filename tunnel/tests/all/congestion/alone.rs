@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::link::Shape;
-use crate::peers::Law;
-use crate::world::{Flow, Plan, World, ms};
+use super::link::Shape;
+use super::peers::Law;
+use super::world::{Flow, Plan, World, ms};
 
 /// A row of the table: a link, how long it runs, and what is to be reached.
 struct Row {

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belay_tunnel::carrier::Carrier;
-use belay_tunnel::carrier::picker::{Choice, History, How, Kind, Wanted, dial, quic_again, remark};
+use belay_tunnel::carrier::picker::{
+    Choice, History, How, Kind, Trouble, Wanted, dial, quic_again, remark,
+};
 use belay_tunnel::proxy::Proxies;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::rig::{Rig, Trust, read_request, within};
+use super::rig::{Rig, Trust, Udp, read_request, within};
 
 const LOGIN: &str = "aHVnbzpnZWhlaW0="; // hugo:geheim
 
@@ -51,6 +53,14 @@ async fn websocket_wins_where_udp_is_swallowed() {
 }
 
 #[tokio::test]
+async fn a_relay_without_a_place_is_not_asked_over_tcp_as_well() {
+    let rig = Rig::with(Trust::new(), Udp::Full).await;
+    let unreached = within(dial(&rig.wanted())).await.unwrap_err();
+    let [attempt] = &unreached.attempts[..] else { panic!("{unreached:?}") };
+    assert_eq!((attempt.kind, attempt.trouble()), (Kind::Quic, Some(Trouble::Busy)));
+}
+
+#[tokio::test]
 async fn a_forced_carrier_is_the_only_one_tried() {
     let rig = Rig::new().await;
     for kind in [Kind::Quic, Kind::WebSocket] {
@@ -80,7 +90,7 @@ async fn where_nothing_listens_the_race_ends_at_once_with_every_attempt() {
 #[tokio::test]
 async fn a_stranger_in_between_is_told_apart_from_a_relay_made_anew() {
     // TLS is answered by somebody else; UDP is swallowed.
-    let rig = Rig::with(Trust::new(), false).await;
+    let rig = Rig::with(Trust::new(), Udp::Swallowed).await;
     let ours = Trust::new();
     let wanted = Wanted {
         tls: rig.trust.client_that_trusts(&ours),

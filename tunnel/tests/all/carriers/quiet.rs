@@ -7,7 +7,7 @@ use belay_tunnel::carrier::Carrier;
 use belay_tunnel::carrier::quic::{self, Dialler, LineId, Resets, Role};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::rig::{Trust, within};
+use super::rig::{Trust, within};
 
 /// A device's line; the relay's end of it, its id there, and where the device is.
 struct Line {

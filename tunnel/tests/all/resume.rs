@@ -1,11 +1,4 @@
 //! Resumable streams over real pipes: sockets and in-memory ones that break wherever they like.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    reason = "tests"
-)]
 
 use std::future::Future;
 use std::io;
@@ -22,6 +15,8 @@ use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
 };
 use tokio::net::UnixStream;
+
+use crate::chance::{Chance, text};
 
 type End = (SendEnd, RecvEnd, Attacher);
 
@@ -47,23 +42,6 @@ fn run<S: AsyncRead + AsyncWrite + Send + 'static>(
 ) -> tokio::task::JoinHandle<Carried> {
     let attacher = attacher.clone();
     tokio::spawn(async move { carry(&attacher, stream).await })
-}
-
-/// SplitMix64, as in the model test of the core.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
-
-fn text(seed: u64, length: usize) -> Bytes {
-    let mut chance = Chance(seed);
-    (0..length).map(|_| chance.below(256) as u8).collect()
 }
 
 /// A stream that breaks after so many bytes in either direction.

@@ -11,7 +11,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::rig::within;
+use super::rig::within;
 
 /// A relay's carrier, and the raw other end of its WebSocket.
 async fn relay() -> (Carrier, WebSocketStream<DuplexStream>, JoinHandle<()>) {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::link::Shape;
-use crate::peers::Law;
-use crate::traffic::Load;
-use crate::world::{Flow, Plan, World, ms};
+use super::link::Shape;
+use super::peers::Law;
+use super::traffic::Load;
+use super::world::{Flow, Plan, World, ms};
 
 fn run(shape: Shape, flow: Flow, lasts: u64) -> World {
     let plan = Plan { shape, flows: vec![flow], changes: Vec::new(), lasts: ms(lasts), seed: 3 };

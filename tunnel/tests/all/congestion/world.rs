@@ -5,9 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::link::{Link, Parcel, Shape};
-use crate::peers::{Law, Peer, pair};
-use crate::traffic::{Load, SLOT, Traffic};
+use super::link::{Link, Parcel, Shape};
+use super::peers::{Law, Peer, pair};
+use super::traffic::{Load, SLOT, Traffic};
 
 /// Milliseconds.
 pub(crate) fn ms(milliseconds: u64) -> Duration {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::link::Shape;
-use crate::peers::Law;
-use crate::world::{Change, Flow, Plan, World, ms};
+use super::link::Shape;
+use super::peers::Law;
+use super::world::{Change, Flow, Plan, World, ms};
 
 fn run(shape: Shape, changes: Vec<Change>, lasts: u64) -> World {
     let flows = vec![Flow::bulk(Law::Ours)];

@@ -76,6 +76,17 @@ impl Trust {
     }
 }
 
+/// What becomes of QUIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Udp {
+    /// Handshakes are taken.
+    Taken,
+    /// The relay has no place left, and says so.
+    Full,
+    /// Nothing is heard.
+    Swallowed,
+}
+
 /// What listens.
 pub(crate) struct Rig {
     pub(crate) trust: Trust,
@@ -87,25 +98,27 @@ pub(crate) struct Rig {
 impl Rig {
     /// Both ports.
     pub(crate) async fn new() -> Self {
-        Self::with(Trust::new(), true).await
+        Self::with(Trust::new(), Udp::Taken).await
     }
 
     /// TCP alone; UDP to the same port is swallowed.
     pub(crate) async fn without_udp() -> Self {
-        Self::with(Trust::new(), false).await
+        Self::with(Trust::new(), Udp::Swallowed).await
     }
 
-    pub(crate) async fn with(trust: Trust, udp: bool) -> Self {
+    pub(crate) async fn with(trust: Trust, udp: Udp) -> Self {
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = tcp.local_addr().unwrap();
         let (found, accepted) = mpsc::channel(16);
         let mut tasks = JoinSet::new();
-        if udp {
+        if udp != Udp::Swallowed {
             let (endpoint, _) = quic::listen(address, trust.server(ALPN), 64, &[7; 64]).unwrap();
             let found = found.clone();
             tasks.spawn(async move {
                 while let Some(incoming) = endpoint.accept().await {
-                    if let Ok(connection) = incoming.await {
+                    if udp == Udp::Full {
+                        incoming.refuse();
+                    } else if let Ok(connection) = incoming.await {
                         found.send(quic::accepted(connection)).await.ok();
                     }
                 }

@@ -2,7 +2,6 @@
 //!
 //! A CA lives 30 years and a device 10: their formats are frozen like the wire's. The files of
 //! `golden/v1` are never changed.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::time::Duration;
 
@@ -17,8 +16,8 @@ use rustls::server::danger::ClientCertVerifier as _;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime as PkiTime};
 
-const CA: &str = include_str!("golden/v1/ca.crt");
-const USER: &str = include_str!("golden/v1/user.crt");
+const CA: &str = include_str!("../golden/v1/ca.crt");
+const USER: &str = include_str!("../golden/v1/user.crt");
 
 fn unhex(text: &str) -> Vec<u8> {
     let digits: String = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -92,10 +91,10 @@ fn a_certificate_of_the_first_release_still_names_its_holder() {
 /// Key and signature made by another Ed25519 implementation (RFC 8032 is deterministic).
 #[test]
 fn a_grant_is_signed_and_verified_as_it_always_was() {
-    let key = unhex(include_str!("golden/v1/grant-key.hex"));
-    let public = unhex(include_str!("golden/v1/grant-key-public.hex"));
-    let frozen = unhex(include_str!("golden/v1/grant-signed.hex"));
-    let grant = unhex(include_str!("../../proto/tests/golden/v1/grant.hex"));
+    let key = unhex(include_str!("../golden/v1/grant-key.hex"));
+    let public = unhex(include_str!("../golden/v1/grant-key-public.hex"));
+    let frozen = unhex(include_str!("../golden/v1/grant-signed.hex"));
+    let grant = unhex(include_str!("../../../proto/tests/golden/v1/grant.hex"));
     let grant: Grant = decode_payload(&grant).unwrap();
 
     let signer = GrantSigner::from_pkcs8(&key).unwrap();

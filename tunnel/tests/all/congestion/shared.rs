@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::link::Shape;
-use crate::peers::Law;
-use crate::world::{Flow, Plan, World, ms};
+use super::link::Shape;
+use super::peers::Law;
+use super::world::{Flow, Plan, World, ms};
 
 /// Shares of the line over 30 s from the moment both are there.
 fn shares(shape: Shape, laws: [Law; 2], later: Duration) -> [f64; 2] {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinSet;
 
-use crate::rig::{Rig, within};
+use super::rig::{Rig, within};
 
 macro_rules! over_both {
     ($($name:ident)*) => { $(
@@ -148,7 +148,7 @@ async fn a_reader_that_stops_stops_the_writer_through_a_splice(kind: Kind) {
     let splicing = tokio::spawn(splice(from, to, |_| {}));
     reader.stop(ResetCode(9));
     // The writer has nothing to say and hears of it all the same.
-    assert_eq!(send.stopped().await, Err(StreamError::Reset(ResetCode::GONE)));
+    assert_eq!(send.stopped().await, Err(StreamError::Reset(ResetCode(9))));
     assert_eq!(splicing.await.unwrap(), Err(StreamError::Reset(ResetCode(9))));
 }
 

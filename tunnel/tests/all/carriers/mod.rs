@@ -1,0 +1,7 @@
+//! Both carriers under one suite, and the ways to them: proxies, the race, a blocked UDP.
+
+mod hostile;
+mod quiet;
+mod rig;
+mod same;
+mod ways;

@@ -144,6 +144,26 @@ fn no_part_links_another_parts_work() {
     assert!(!contains(&linked("belay-client"), "russh-sftp"), "the client links russh-sftp");
 }
 
+/// What is built for the tests is what people build: were a dependency's features different,
+/// cargo would make all that stands on it twice, and test what nobody runs.
+#[test]
+fn tests_add_no_features() {
+    let features = |edges| -> BTreeMap<String, String> {
+        let arguments = ["tree", "--workspace", "-e", edges, "--prefix", "none", "-f", "{p}|{f}"];
+        let text = cargo(&arguments);
+        let pairs = text.lines().filter_map(|line| line.trim_end_matches(" (*)").split_once('|'));
+        pairs.map(|(package, features)| (package.to_owned(), features.to_owned())).collect()
+    };
+    let tested = features("normal,build,dev");
+    for (package, shipped) in features("normal,build") {
+        assert_eq!(
+            Some(&shipped),
+            tested.get(&package),
+            "{package}: name the feature in the root manifest, or among [dependencies]"
+        );
+    }
+}
+
 #[test]
 fn every_crate_inherits_the_lints() {
     for (name, package) in packages() {

@@ -3,10 +3,12 @@
 //! Two halves of one law. A device that lost its line waits a random part of a window that doubles
 //! from 1 s to 30 s, so that a site that is back is reachable within a minute and ten thousand
 //! devices do not dial in the same second. A relay that goes away in order knows how many there
-//! are, and gives each a slot ([`slot`]), which takes the place of the first wait.
+//! are, and gives each a slot ([`slot`]), which takes the place of the first wait. One that is there
+//! but full is asked again within seconds.
 //!
 //! Pure: time and chance are arguments. `now` is a monotonic time since any fixed start.
 
+use std::mem;
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -22,20 +24,31 @@ const LEAST: Duration = Duration::from_millis(200);
 /// a day.
 pub const LONGEST_SLOT: Duration = Duration::from_secs(60);
 
+/// Longest window of a dialler that a full relay turns away: the relay is there, and takes hundreds
+/// a second.
+const TURNED_AWAY: Duration = Duration::from_secs(8);
+
 /// Lines a second that a relay takes in on two cores, with devices' handshakes and the record of
 /// each line (`docs/benchmarks.md`).
-const LINES_PER_SECOND: u32 = 1_000;
+const LINES_PER_SECOND: u32 = 700;
+
+/// Lines a second that a relay says goodbye to, on the same two cores. Whoever comes before all are
+/// told finds the relay that goes, not the one that follows.
+const GOODBYES_PER_SECOND: u32 = 3_000;
 
 /// Over how long slots are spread at most: beyond that nobody's wait gets longer, and the relay's
 /// bounds on strangers hold the rest back.
 const WIDEST: Duration = Duration::from_secs(30);
 
-/// The wait of the `n`th of `of` diallers that a relay sends away at once, the first being 0.
+/// The wait of the `n`th of `of` diallers that a relay sends away one after the other, the first
+/// being 0: until all are told, and then at the rate a relay takes.
 pub fn slot(n: usize, of: usize) -> Duration {
-    let (n, of) = (n as f64, of.max(1) as f64);
-    let window = (of / f64::from(LINES_PER_SECOND)).min(WIDEST.as_secs_f64());
-    // The share is below 1 and the window bounded, so this is a time.
-    Duration::try_from_secs_f64(window * (n / of).clamp(0.0, 1.0)).unwrap_or(WIDEST)
+    let (n, of) = (n as f64, of.saturating_sub(1) as f64);
+    let share = if of > 0.0 { (n / of).clamp(0.0, 1.0) } else { 0.0 };
+    let span = |rate: u32| (of / f64::from(rate)).min(WIDEST.as_secs_f64());
+    let wait = span(GOODBYES_PER_SECOND) * (1.0 - share) + span(LINES_PER_SECOND) * share;
+    // Both spans are bounded, so this is a time.
+    Duration::try_from_secs_f64(wait).unwrap_or(WIDEST)
 }
 
 /// A dialler's waits between its attempts.
@@ -44,11 +57,12 @@ pub struct Backoff {
     window: Duration,
     connected: Option<Duration>,
     told: Option<Duration>,
+    turned_away: bool,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { window: FIRST, connected: None, told: None }
+        Self { window: FIRST, connected: None, told: None, turned_away: false }
     }
 }
 
@@ -64,18 +78,25 @@ impl Backoff {
         self.told = Some(wait.min(LONGEST_SLOT));
     }
 
+    /// The relay is there and took nobody. Good for one wait.
+    pub const fn turned_away(&mut self) {
+        self.turned_away = true;
+    }
+
     /// The wait before the next attempt. `chance` is a number drawn anew each time.
     pub fn next(&mut self, now: Duration, chance: u32) -> Duration {
+        let turned_away = mem::take(&mut self.turned_away);
         if self.connected.take().is_some_and(|since| now.saturating_sub(since) >= HELD) {
             self.window = FIRST;
         }
         if let Some(slot) = self.told.take() {
             return slot.max(LEAST);
         }
+        let longest = if turned_away { TURNED_AWAY } else { LONGEST };
+        let window = self.window.min(longest);
+        self.window = (window * 2).min(longest);
         let share = f64::from(chance) / f64::from(u32::MAX);
-        let wait = LEAST + self.window.mul_f64(share);
-        self.window = (self.window * 2).min(LONGEST);
-        wait
+        LEAST + window.mul_f64(share)
     }
 }
 
@@ -124,13 +145,34 @@ mod tests {
     }
 
     #[test]
-    fn slots_are_spread_at_the_rate_a_relay_takes_and_never_over_half_a_minute() {
+    fn a_full_relay_is_asked_again_within_seconds() {
+        let mut backoff = Backoff::default();
+        for _ in 0..50 {
+            backoff.next(NOW, u32::MAX);
+        }
+        backoff.turned_away();
+        assert_eq!(backoff.next(NOW, u32::MAX), LEAST + TURNED_AWAY);
+        assert_eq!(backoff.next(NOW, u32::MAX), LEAST + TURNED_AWAY, "silent now: it grows again");
+        assert_eq!(backoff.next(NOW, u32::MAX), LEAST + TURNED_AWAY * 2);
+        let mut backoff = Backoff::default();
+        backoff.turned_away();
+        assert_eq!(backoff.next(NOW, u32::MAX), LEAST + FIRST, "and soon at first");
+    }
+
+    #[test]
+    fn slots_begin_when_all_are_told_and_are_spread_at_the_rate_a_relay_takes() {
         assert_eq!(slot(0, 0), Duration::ZERO);
         assert_eq!(slot(0, 1), Duration::ZERO);
-        assert!(slot(9, 10) < Duration::from_millis(10));
-        assert_eq!(slot(5_000, 10_000), Duration::from_secs(5));
-        assert_eq!(slot(9_999, 10_000), Duration::from_millis(9_999));
-        assert_eq!(slot(500_000, 1_000_000), WIDEST / 2);
-        assert!(slot(usize::MAX, 2) <= WIDEST);
+        assert!(slot(9, 10) < Duration::from_millis(20));
+        let told_at = |n: usize| n as f64 / f64::from(GOODBYES_PER_SECOND);
+        let comes_at = |n| told_at(n) + slot(n, 10_000).as_secs_f64();
+        let all_told = told_at(9_999);
+        for n in [0, 1, 700, 5_000, 9_999] {
+            let due = all_told + n as f64 / f64::from(LINES_PER_SECOND);
+            assert!((comes_at(n) - due).abs() < 0.01, "{n}: {} s, due {due} s", comes_at(n));
+        }
+        for n in [0, 500_000, 999_999, usize::MAX] {
+            assert_eq!(slot(n, 1_000_000), WIDEST);
+        }
     }
 }

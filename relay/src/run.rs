@@ -90,8 +90,9 @@ pub async fn run(
     keepers.spawn(watch_changes(store.changes(), Arc::clone(&shared)));
     keepers.spawn({
         let (registry, cancel) = (Arc::clone(&registry), background.clone());
+        let door = door.clone();
         async move {
-            let told = tell_left_lines(left, resets, &registry);
+            let told = tell_left_lines(left, resets, &door, &registry);
             if cancel.run_until_cancelled(told).await.is_none() {
                 tracing::debug!("stopped before every device was told");
             }

@@ -85,6 +85,8 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
             Err(failure)
         }
         Done::Ended | Done::Left => {
+            // ssh has its end, and nobody shall wait for ours by our standard error.
+            stdio::let_go_of_stderr();
             kept.leave(GOODBYE).await;
             Ok(())
         }

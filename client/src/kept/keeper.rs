@@ -119,7 +119,9 @@ impl Keeper {
                     other.close().await;
                 }
                 Turn::Lost => {
-                    if let Some(word) = line.word().await
+                    // A line that lives is asked at once: the answer says as much as a word would.
+                    if line.is_over()
+                        && let Some(word) = line.word().await
                         && is_final(&word)
                     {
                         return Err(word);
@@ -277,7 +279,8 @@ impl Keeper {
                 Err(failure) => line.explain(failure).await,
             };
             if is_final(&failure) {
-                return Err(failure);
+                // The word with which the relay ended the session says more than that it is over.
+                return Err(line.word().await.unwrap_or(failure));
             }
             self.foul(since, &failure.to_string());
             if failure.is_loss() || line.is_over() {

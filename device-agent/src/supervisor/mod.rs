@@ -34,7 +34,7 @@ use belay_proto::grant::{Grant, GrantError, SignedGrant, Verified};
 use belay_proto::time::UnixTime;
 use belay_proto::wire::control::Run;
 use belay_tunnel::address::RelayAddress;
-use belay_tunnel::carrier::picker::History;
+use belay_tunnel::carrier::picker::{History, Trouble};
 use belay_tunnel::clock;
 use belay_tunnel::pki::GrantVerifier;
 use belay_tunnel::reach::Backoff;
@@ -151,7 +151,12 @@ async fn hold_lines(agent: &Arc<Agent>, relay: &RelayAddress) -> anyhow::Result<
                 lost = Instant::now();
                 ended
             }
-            Err(error) => (belay_proto::error_line::one_line(&error), error.told_to_wait()),
+            Err(error) => {
+                if matches!(&error, LineError::Unreached(why) if why.finds(Trouble::Busy)) {
+                    backoff.turned_away();
+                }
+                (belay_proto::error_line::one_line(&error), error.told_to_wait())
+            }
         };
         backoff.told(told);
         if agent.stop.is_cancelled() {

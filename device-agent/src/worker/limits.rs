@@ -48,10 +48,10 @@ pub const WINDOW_CELLS_MAX: u32 = 4_096;
 pub const RESIZE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The receive window of a channel: twice the bandwidth-delay product of
-/// 100 Mbit/s × 200 ms (2.5 MB), because the SSH library refills at half, and
+/// 100 Mbit/s × 600 ms (7.5 MB), because the SSH library refills at half, and
 /// half must still cover the path. It costs no memory by itself: what arrives
 /// goes to the channel's own queue at once.
-pub const WINDOW: u32 = 6 * 1024 * 1024;
+pub const WINDOW: u32 = 16 * 1024 * 1024;
 
 /// Largest packet we accept, announced to the client. OpenSSH sends at most
 /// 32 KiB in one; a larger announcement changes nothing for it.

@@ -10,11 +10,11 @@ use std::time::Duration;
 use belay_tunnel::carrier::quic::Resets;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::Registry;
+use super::{Door, Registry};
 use crate::store::LeftLine;
 
-/// So many are told at once, and so often: a thousand a second, as `proto::reconnect` spreads those
-/// that are sent away in order.
+/// So many are told at once, and so often, while there is room for those that come: a thousand a
+/// second at most.
 const AT_ONCE: usize = 20;
 const BEAT: Duration = Duration::from_millis(20);
 
@@ -22,22 +22,30 @@ const BEAT: Duration = Duration::from_millis(20);
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Tells them all, and those that do not come a second time.
-pub(crate) async fn tell_left_lines(mut left: Vec<LeftLine>, resets: Resets, registry: &Registry) {
+pub(crate) async fn tell_left_lines(
+    mut left: Vec<LeftLine>,
+    resets: Resets,
+    door: &Door,
+    registry: &Registry,
+) {
     if left.is_empty() {
         return;
     }
     tracing::info!(lines = left.len(), "telling devices that the relay was killed");
-    tell(&left, &resets).await;
+    tell(&left, &resets, door).await;
     sleep(AGAIN_AFTER).await;
     left.retain(|line| registry.device(line.device).is_none());
-    tell(&left, &resets).await;
+    tell(&left, &resets, door).await;
 }
 
-async fn tell(left: &[LeftLine], resets: &Resets) {
+async fn tell(left: &[LeftLine], resets: &Resets, door: &Door) {
     let mut beat = interval(BEAT);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for some in left.chunks(AT_ONCE) {
         beat.tick().await;
+        while door.is_busy() {
+            beat.tick().await;
+        }
         for line in some {
             if let Err(error) = resets.send(line.address, line.id) {
                 tracing::debug!(device = %line.device, %error, "a device could not be told");

@@ -77,6 +77,17 @@ impl Door {
         Self { shared, strangers, sources: Arc::new(DashMap::new()) }
     }
 
+    /// Whether so many wait to be admitted that nobody need be called: a quarter of the places that
+    /// one source may have.
+    pub(super) fn is_busy(&self) -> bool {
+        self.waiting() > self.shared.limits.strangers_per_source / 4
+    }
+
+    /// Those not yet admitted.
+    fn waiting(&self) -> usize {
+        self.shared.limits.strangers.saturating_sub(self.strangers.available_permits())
+    }
+
     /// A place for one more; `None` when all, or all of its source, are taken.
     pub(crate) fn enter(&self, peer: SocketAddr) -> Option<Entered> {
         let permit = Arc::clone(&self.strangers).try_acquire_owned().ok()?;
@@ -144,7 +155,12 @@ impl Listener {
 
     fn take(&self, incoming: Incoming) {
         let shared = Arc::clone(&self.door.shared);
-        let waiting = shared.limits.strangers - self.door.strangers.available_permits();
+        if shared.draining.is_cancelled() {
+            // It repeats its first packet, and finds the relay that follows.
+            incoming.ignore();
+            return;
+        }
+        let waiting = self.door.waiting();
         if !incoming.remote_address_validated() && waiting >= shared.limits.retry_above {
             if let Err(error) = incoming.retry() {
                 error.into_incoming().ignore();

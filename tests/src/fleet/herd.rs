@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use belay_proto::refusal::Refused;
-use belay_tunnel::carrier::quic::{Dialler, Role};
+use belay_tunnel::carrier::quic::{Dialler, QuicError, Role};
 use belay_tunnel::pki::RelayVerifier;
 use belay_tunnel::reach::Backoff;
 use belay_tunnel::{clock, tls};
@@ -236,6 +236,9 @@ impl Life {
                 Err(error) => {
                     let why = belay_proto::error_line::one_line(error.as_ref());
                     count(&mut lock(&self.book).standing.attempts, &why);
+                    if error.downcast_ref().is_some_and(QuicError::turned_away) {
+                        backoff.turned_away();
+                    }
                     let told_to_wait =
                         error.downcast_ref().and_then(|refused: &Refused| refused.told_to_wait());
                     Lost { why, told_to_wait }

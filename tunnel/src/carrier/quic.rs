@@ -102,6 +102,16 @@ pub enum QuicError {
     Handshake(SocketAddr, #[source] CarrierError),
 }
 
+impl QuicError {
+    /// Whether the relay is there and takes nobody now.
+    pub fn turned_away(&self) -> bool {
+        match self {
+            Self::Handshake(_, error) => error.turned_away(),
+            Self::Bind { .. } | Self::Tls(_) | Self::Name(_) | Self::Dial(..) => false,
+        }
+    }
+}
+
 /// Which end this is: the two differ in what they keep ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {

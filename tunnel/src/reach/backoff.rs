@@ -36,6 +36,11 @@ impl Backoff {
         }
     }
 
+    /// The relay is there and took nobody.
+    pub const fn turned_away(&mut self) {
+        self.waits.turned_away();
+    }
+
     /// The wait before the next attempt.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::time::Duration;
 use belay_proto::error_line::one_line;
 use belay_tunnel::address::RelayAddress;
 use belay_tunnel::reach::insist;
+use tokio::time::timeout;
 
 use super::Agent;
 use super::line::{Line, LineError};
@@ -19,6 +20,10 @@ pub(super) const EAGER_FOR: Duration = Duration::from_secs(15 * 60);
 /// Attempts under way at once: a handshake over a satellite takes longer than [`EAGER`].
 const ATTEMPTS: usize = 8;
 
+/// How long an attempt lets another one greet alone. A relay ends the line before the one it
+/// welcomes, and when a network comes back all attempts under way get through to it at once.
+const GREETS_ALONE: Duration = Duration::from_secs(1);
+
 /// A new attempt every half second, until one is welcomed or one is answered in a way that the next
 /// one would be too.
 ///
@@ -29,10 +34,17 @@ pub(super) async fn dial(
     tell: impl Fn(&Agent, &str) + Copy + Send + 'static,
 ) -> Result<Line, LineError> {
     let told = Arc::new(Mutex::new(String::new()));
+    let greeting = Arc::new(tokio::sync::Mutex::new(()));
     let attempt = || {
         let (agent, relay, told) = (Arc::clone(&agent), relay.clone(), Arc::clone(&told));
+        let greeting = Arc::clone(&greeting);
         async move {
-            let line = Line::connect(&agent, &relay).await;
+            let line = async {
+                let carrier = Line::dial(&agent, &relay).await?;
+                let _alone = timeout(GREETS_ALONE, greeting.lock()).await;
+                Line::over(&agent, carrier).await
+            };
+            let line = line.await;
             if let Err(error) = &line {
                 let why = one_line(error);
                 let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);

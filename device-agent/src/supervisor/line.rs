@@ -112,7 +112,12 @@ pub(super) struct Line {
 impl Line {
     /// Dials and greets.
     pub(super) async fn connect(agent: &Agent, relay: &RelayAddress) -> Result<Self, LineError> {
-        Self::over(agent, dial(&wanted(agent, relay)?).await?).await
+        Self::over(agent, Self::dial(agent, relay).await?).await
+    }
+
+    /// Dials only.
+    pub(super) async fn dial(agent: &Agent, relay: &RelayAddress) -> Result<Carrier, LineError> {
+        dial(&wanted(agent, relay)?).await
     }
 
     /// Greets over this carrier. A relay that welcomes it ends the line before it.

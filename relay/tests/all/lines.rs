@@ -174,13 +174,23 @@ impl Site {
     }
 
     pub(crate) async fn dial(&self, who: &Identity) -> (Dialler, Carrier) {
+        soon("a handshake", self.dialled(who)).await
+    }
+
+    /// Borrows nothing, so that the relay can be stopped meanwhile.
+    pub(crate) fn dialled(
+        &self,
+        who: &Identity,
+    ) -> impl Future<Output = (Dialler, Carrier)> + use<> {
         let address = self.relay.as_ref().unwrap().address;
         let own = (vec![who.certificate.clone()], who.key.to_der());
         let verifier = RelayVerifier::pinned(self.authority.ca().clone(), UnixTime(0));
         let config = tls::client(verifier, Some(own), &[version::ALPN]).unwrap();
         let dialler = Dialler::new(who.side, config, address).unwrap();
-        let carrier = soon("a handshake", dialler.dial(address, LOCAL)).await.unwrap();
-        (dialler, carrier)
+        async move {
+            let carrier = dialler.dial(address, LOCAL).await.unwrap();
+            (dialler, carrier)
+        }
     }
 
     pub(crate) async fn line(

@@ -11,7 +11,7 @@ use belay_proto::policy::Role;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::open::{Open, Opened, ResumeWindows};
 use belay_relay::store::{Decision, Whose};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::lines::{Client, Device, Identity, Site, Stream, both_ways, soon};
@@ -207,6 +207,18 @@ async fn a_dead_line_is_not_waited_for_when_the_device_is_back_on_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_over_a_line_that_has_a_successor_is_lost_at_once() {
+    let (site, pump) = standard("").await;
+    let device = site.line(&pump, &[]).await;
+    let Open1 { id, client: _client, mut near, far: _far } = opened(&site, &device).await;
+    let _newer = site.line(&pump, &[id]).await;
+    near.breaks().await;
+    let told = site.recorded(id, "session-detached").await;
+    let why = told.last().unwrap().detail.clone().unwrap();
+    assert!(why.starts_with("the device has another line"), "it waited for the old line: {why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_wait_ends_with_its_client_and_with_the_relay() {
     let (mut site, pump) = standard("sessions_per_user = 1\n").await;
     let device = site.line(&pump, &[]).await;
@@ -217,7 +229,7 @@ async fn the_wait_ends_with_its_client_and_with_the_relay() {
     {
         let impatient = site.root().await;
         let waiting = impatient.resumes(id, Some(60));
-        assert!(tokio::time::timeout(Duration::from_millis(500), waiting).await.is_err());
+        assert!(timeout(Duration::from_millis(500), waiting).await.is_err());
         impatient.vanish().await;
     }
     let told = site.recorded(id, "session-refused").await;
@@ -460,7 +472,12 @@ async fn a_stop_lets_a_session_go_on_that_nobody_could_take_up_again() {
     let (mut site, pump) = standard(settings).await;
     let device = site.line(&pump, &[]).await;
     let Open1 { client: _client, mut near, mut far, .. } = opened(&site, &device).await;
+    let newcomer = site.dialled(&pump.1);
     tokio::join!(site.stop_relay(), async {
+        both_ways(&mut near, &mut far, b"not yet").await;
+        // Neither taken in nor turned away: what it repeats is for the relay that follows.
+        let unanswered = timeout(Duration::from_millis(700), newcomer).await;
+        assert!(unanswered.is_err(), "a relay that stops answers a newcomer");
         both_ways(&mut near, &mut far, b"last words").await;
         near.send.finish();
         far.ends().await;

@@ -336,7 +336,18 @@ impl Drop for Waiting<'_> {
 impl Registry {
     /// The device's line, as soon as it has one. Cancelling leaves nothing behind.
     pub(in crate::line) async fn line_up(&self, id: DeviceId) -> Arc<LiveDevice> {
-        if let Some(live) = self.device(id) {
+        self.line_such(id, |_| true).await
+    }
+
+    /// The line that has taken this one's place, as soon as there is one. Cancelling leaves nothing
+    /// behind.
+    pub(in crate::line) async fn newer_line(&self, line: &LiveDevice) -> Arc<LiveDevice> {
+        self.line_such(line.id, |live| live.epoch != line.epoch).await
+    }
+
+    async fn line_such(&self, id: DeviceId, such: impl Fn(&LiveDevice) -> bool) -> Arc<LiveDevice> {
+        let found = || self.device(id).filter(|live| such(live));
+        if let Some(live) = found() {
             return live;
         }
         let notify = {
@@ -350,7 +361,7 @@ impl Registry {
             tokio::pin!(notified);
             // From here on a line that comes up is heard of; before, it is seen.
             notified.as_mut().enable();
-            if let Some(live) = self.device(id) {
+            if let Some(live) = found() {
                 return live;
             }
             notified.await;

@@ -1,7 +1,6 @@
 //! A new session.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use belay_proto::ids::SessionId;
 use belay_proto::limits::{DELIVER_DEADLINE, SESSION_MAX};
@@ -9,7 +8,7 @@ use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::control::Ended;
 use belay_proto::wire::open::Open;
 use belay_tunnel::clock;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::super::Shared;
 use super::super::registry::LiveDevice;
@@ -76,9 +75,6 @@ pub(super) async fn open(
     Ok(Taken { session, guard, line, to_device, from_device, opened, again: false })
 }
 
-/// Between two looks whether the device has come back on another line.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// Hands the session over; once more, when the line was a dead one and the device is back on another
 /// in time. What it answered on the first may be what was lost: then it has the session.
 async fn delivered(
@@ -91,12 +87,12 @@ async fn delivered(
     let deadline = Instant::now() + DELIVER_DEADLINE;
     let first = tokio::select! {
         first = deliver(&line, session, who, Which::First, early, shared) => Some(first),
-        _ = newer(&line, shared) => None,
+        _ = shared.registry.newer_line(&line) => None,
     };
     match first {
         Some(Ok(delivered)) => return Ok((line, delivered)),
         Some(Err(NotTaken::Silent(refused))) => {
-            let back = timeout_at(deadline, newer(&line, shared)).await.is_ok();
+            let back = timeout_at(deadline, shared.registry.newer_line(&line)).await.is_ok();
             if !back {
                 line.end_session(Ended { session: session.id, reason: refused.clone() });
                 return Err(refused);
@@ -105,7 +101,7 @@ async fn delivered(
         Some(Err(not)) => return Err(not.into_refusal()),
         None => {}
     }
-    let line = newer(&line, shared).await;
+    let line = shared.registry.newer_line(&line).await;
     let again = match deliver(&line, session, who, Which::First, early, shared).await {
         Err(NotTaken::Refused(refused)) if refused.code() == Code::BadGrant => {
             deliver(&line, session, who, Which::Same, early, shared).await
@@ -113,14 +109,4 @@ async fn delivered(
         again => again,
     };
     again.map(|delivered| (line, delivered)).map_err(NotTaken::into_refusal)
-}
-
-/// The line that has taken this one's place.
-async fn newer(line: &LiveDevice, shared: &Shared) -> Arc<LiveDevice> {
-    loop {
-        match shared.registry.device(line.id) {
-            Some(now) if now.epoch != line.epoch => return now,
-            Some(_) | None => sleep(LOOK).await,
-        }
-    }
 }

@@ -96,6 +96,10 @@ pub(super) async fn pass(
             () = tokio::time::sleep(time_left(&session) + OVERTIME) => End::Cut(Refused::new(
                 Code::SessionOver, "the session's time is over", "open a new one",
             )),
+            // The old line may be a dead one, whose end nobody hears of for seconds.
+            _ = shared.registry.newer_line(&line) => {
+                End::Lost(MOVED.to_owned())
+            }
             () = shared.stop.cancelled() => End::Lost(STOPPING.to_owned()),
         }
     };
@@ -159,6 +163,8 @@ async fn heard_out(from: &mut RecvHalf) -> Result<(), StreamError> {
     while from.receive(&mut piece).await?.is_some() {}
     Ok(())
 }
+
+const MOVED: &str = "the device has another line";
 
 const STOPPING: &str = "this relay is shutting down";
 
@@ -276,6 +282,10 @@ pub(in crate::line) async fn close(ending: store::Ending, shared: &Shared) {
 
 /// Why a stream broke, by what is known of the two lines it ran over.
 fn lost(error: &StreamError, caller: &Caller, line: &LiveDevice, shared: &Shared) -> End {
+    let now = shared.registry.device(line.id);
+    if now.is_some_and(|now| now.epoch != line.epoch) {
+        return End::Lost(MOVED.to_owned());
+    }
     let how = |carrier: &Carrier, whose: &str| {
         let end = carrier.end()?;
         Some(if end.peer_said().is_some_and(|(code, _)| code == ResetCode::DONE) {

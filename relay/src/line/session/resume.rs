@@ -188,7 +188,12 @@ async fn attached(
         // attachment, one that comes later does.
         let (user, record) = judged(session, shared).await?;
         let line = line.map_err(|_| judge::offline(&record))?;
-        match deliver(&line, session, (&user, &record), Which::Same, early, shared).await {
+        let delivering = deliver(&line, session, (&user, &record), Which::Same, early, shared);
+        let delivered = tokio::select! {
+            delivered = delivering => delivered,
+            _ = shared.registry.newer_line(&line) => continue,
+        };
+        match delivered {
             Ok(delivered) => return Ok((line, delivered)),
             Err(NotTaken::Refused(refused)) => {
                 if refused.code() == Code::SessionOver {

@@ -24,7 +24,7 @@ pub struct Args {
 enum What {
     /// Add a person; prints the one-time code for their first login
     #[command(
-        after_help = "Example:\n  belay user add anna --role engineer --label site=oslo --login support\n  belay user add bo --role admin"
+        after_help = "Example:\n  belay user add anna --role engineer --label site=oslo --login support\n  belay user add bo --role admin\n  belay user add ida --role auditor"
     )]
     Add {
         /// Name
@@ -85,6 +85,8 @@ enum RoleName {
     Admin,
     /// Sessions on devices with certain labels, as certain accounts
     Engineer,
+    /// The audit log and the list of devices; no session on any
+    Auditor,
 }
 
 impl RoleArgs {
@@ -98,6 +100,13 @@ impl RoleArgs {
             }
             RoleName::Admin => Err(usage(
                 "an administrator may do everything, so --label and --login mean nothing",
+                "leave them out, or use --role engineer",
+            )),
+            RoleName::Auditor if self.label.is_empty() && self.login.is_empty() => {
+                Ok(Role::Auditor)
+            }
+            RoleName::Auditor => Err(usage(
+                "an auditor opens no session, so --label and --login mean nothing",
                 "leave them out, or use --role engineer",
             )),
             RoleName::Engineer => {
@@ -201,10 +210,13 @@ mod tests {
     #[test]
     fn a_role_is_taken_only_when_it_means_something() {
         assert_eq!(args(RoleName::Admin, &[], &[]).into_role().unwrap(), Role::Administrator);
+        assert_eq!(args(RoleName::Auditor, &[], &[]).into_role().unwrap(), Role::Auditor);
         args(RoleName::Engineer, &["site=oslo"], &["support"]).into_role().unwrap();
         for bad in [
             args(RoleName::Admin, &["site=oslo"], &[]),
             args(RoleName::Admin, &[], &["root"]),
+            args(RoleName::Auditor, &["site=oslo"], &[]),
+            args(RoleName::Auditor, &[], &["root"]),
             args(RoleName::Engineer, &[], &["support"]),
             args(RoleName::Engineer, &["site=oslo"], &[]),
             args(RoleName::Engineer, &["site=a", "site=b"], &["support"]),

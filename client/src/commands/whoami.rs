@@ -38,6 +38,7 @@ pub async fn run(context: &Context) -> Result<(), Failure> {
 pub(super) fn role_line(role: &Role) -> String {
     match role {
         Role::Administrator => "administrator: everything, on every device".into(),
+        Role::Auditor => "auditor: reads the audit log, opens no session".into(),
         Role::Engineer { selector, logins } => {
             let logins: Vec<_> = logins.iter().map(|login| login.as_str()).collect();
             format!("engineer: devices with {selector}, as {}", logins.join(", "))

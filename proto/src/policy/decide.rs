@@ -64,10 +64,12 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
     let mut logins = BTreeSet::new();
     let mut actions = BTreeSet::new();
     for role in facts.roles.iter().filter(|role| role.covers(facts.labels)) {
-        covered = true;
         match role {
+            // Knows of every device, opens none.
+            Role::Auditor => {}
             Role::Administrator => actions.extend(Action::ALL),
             Role::Engineer { logins: allowed, .. } => {
+                covered = true;
                 logins.extend(allowed);
                 if allowed.contains(facts.login) {
                     actions.extend([Action::Shell, Action::Exec, Action::Sftp, Action::Forward]);
@@ -92,7 +94,11 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
     }
     Err(Denied {
         code: Code::NotAllowed,
-        cause: "none of your roles covers this device".into(),
+        cause: if facts.roles.contains(&Role::Auditor) {
+            "an auditor's role opens no session".into()
+        } else {
+            "none of your roles covers this device".into()
+        },
         remedy: "ask an administrator for a role whose labels match it".into(),
     })
 }

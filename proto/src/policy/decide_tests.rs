@@ -53,6 +53,15 @@ fn an_engineer_gets_no_listener_and_no_agent_on_the_device() {
 }
 
 #[test]
+fn an_auditor_opens_nothing_anywhere_and_lends_nothing_to_other_roles() {
+    assert_eq!(ask(&[Role::Auditor], "site=oslo", "root").unwrap_err().code, Code::NotAllowed);
+    let roles = [Role::Auditor, engineer("site=oslo", &["support"])];
+    assert!(ask(&roles, "site=oslo", "support").is_ok());
+    assert_eq!(ask(&roles, "site=oslo", "root").unwrap_err().code, Code::LoginNotAllowed);
+    assert_eq!(ask(&roles, "site=bergen", "support").unwrap_err().code, Code::NotAllowed);
+}
+
+#[test]
 fn an_unknown_kind_is_refused_even_to_an_administrator() {
     let (labels, login) = (labels(""), "root".parse().unwrap());
     let facts = Facts { roles: &[Role::Administrator], labels: &labels, kind: "x", login: &login };
@@ -61,6 +70,10 @@ fn an_unknown_kind_is_refused_even_to_an_administrator() {
 
 fn some_role() -> impl Strategy<Value = Role> {
     let value = prop::sample::select(vec!["a", "b", "c"]);
+    prop_oneof![6 => some_engineer(value), 1 => Just(Role::Auditor)]
+}
+
+fn some_engineer(value: impl Strategy<Value = &'static str>) -> impl Strategy<Value = Role> {
     let logins = prop::collection::btree_set(prop::sample::select(vec!["root", "pi", "ops"]), 0..3);
     (prop::collection::btree_map(prop::sample::select(vec!["k", "l"]), value, 1..3), logins)
         .prop_map(|(selector, logins)| {

@@ -62,6 +62,8 @@ tokens! {
         DeviceStatus = "device-status",
         /// Add and disable users.
         ManageUsers = "manage-users",
+        /// Read the record of what everybody did. Each reading is recorded itself.
+        ReadEvidence = "read-evidence",
     }
 }
 
@@ -136,15 +138,18 @@ pub enum Role {
         /// Which accounts.
         logins: BTreeSet<Login>,
     },
+    /// Reads evidence, and the list of all devices to make sense of it. Opens no session anywhere.
+    Auditor,
 }
 
-/// How a role is read. An administrator has braces here because serde looks for unknown fields
+/// How a role is read. Roles without fields have braces here because serde looks for unknown fields
 /// only between braces: "administrator of site=oslo" must not pass for administrator of everything.
 #[derive(Deserialize)]
 #[serde(tag = "role", rename_all = "snake_case", deny_unknown_fields)]
 enum StrictRole {
     Administrator {},
     Engineer { selector: Selector, logins: BTreeSet<Login> },
+    Auditor {},
 }
 
 impl From<StrictRole> for Role {
@@ -152,15 +157,17 @@ impl From<StrictRole> for Role {
         match role {
             StrictRole::Administrator {} => Self::Administrator,
             StrictRole::Engineer { selector, logins } => Self::Engineer { selector, logins },
+            StrictRole::Auditor {} => Self::Auditor,
         }
     }
 }
 
 impl Role {
-    /// Whether the role covers a device with these labels.
+    /// Whether the role covers a device with these labels: its holder may know of it. What they may
+    /// do there is for [`decide`](crate::policy::decide).
     pub fn covers(&self, labels: &BTreeMap<LabelKey, LabelValue>) -> bool {
         match self {
-            Self::Administrator => true,
+            Self::Administrator | Self::Auditor => true,
             Self::Engineer { selector, .. } => selector.covers(labels),
         }
     }
@@ -171,6 +178,7 @@ impl Role {
         match self {
             Self::Administrator => true,
             Self::Engineer { .. } => matches!(right, AdminRight::ListDevices),
+            Self::Auditor => matches!(right, AdminRight::ListDevices | AdminRight::ReadEvidence),
         }
     }
 }
@@ -186,6 +194,17 @@ mod tests {
         assert_eq!("".parse::<Selector>(), Err(SelectorError::Empty));
         assert!(matches!("a=1,a=2".parse::<Selector>(), Err(SelectorError::Twice(_))));
         assert!("site".parse::<Selector>().is_err());
+    }
+
+    #[test]
+    fn an_auditor_reads_evidence_and_changes_nothing() {
+        for right in AdminRight::ALL {
+            let reads = matches!(right, AdminRight::ListDevices | AdminRight::ReadEvidence);
+            assert_eq!(Role::Auditor.may(*right), reads, "{right:?}");
+            assert!(Role::Administrator.may(*right));
+        }
+        let engineer = Role::Engineer { selector: Selector::default(), logins: BTreeSet::new() };
+        assert!(!engineer.may(AdminRight::ReadEvidence));
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::TokenAnswer>("token-answer");
     answer::<api::UserAnswer>("user-answer");
     answer::<api::User>("user");
+    answer::<api::User>("user-auditor");
     answer::<api::UserChanged>("user-changed");
 }
 
@@ -90,7 +91,8 @@ fn every_path_is_the_one_of_the_first_release() {
 #[test]
 fn a_role_with_anything_unknown_is_refused() {
     for text in [
-        r#"{"role":"auditor"}"#,
+        r#"{"role":"owner"}"#,
+        r#"{"role":"auditor","selector":{"site":"oslo"}}"#,
         r#"{"role":"engineer","selector":{"site":"oslo"}}"#,
         r#"{"role":"engineer","selector":{"site":"oslo"},"logins":["root"],"hours":"9-17"}"#,
         r#"{"role":"engineer","selector":{"Site":"oslo"},"logins":["root"]}"#,

@@ -89,14 +89,17 @@ async fn refuse(api: &Api, caller: &Caller, error: &UserError) -> Failure {
 fn check(roles: &[Role]) -> Result<(), Refused> {
     let no = |cause: &str, remedy| Err(Refused::new(Code::BadRequest, cause, remedy));
     if roles.is_empty() {
-        return no("a person needs at least one role", "give one: administrator or engineer");
+        return no(
+            "a person needs at least one role",
+            "give one: administrator, engineer or auditor",
+        );
     }
     if roles.len() > MOST {
         return no("a person has at most 64 roles", "give fewer");
     }
     for role in roles {
         match role {
-            Role::Administrator => {}
+            Role::Administrator | Role::Auditor => {}
             Role::Engineer { selector, logins } => {
                 if *selector == Selector::default() {
                     return no("an engineer's role needs labels", "name some, as in site=oslo");

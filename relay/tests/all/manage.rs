@@ -83,7 +83,8 @@ async fn people_are_added_changed_and_disabled() {
         json!([{"role": "engineer", "selector": {}, "logins": ["root"]}]),
         json!([{"role": "engineer", "selector": {"site": "oslo"}, "logins": []}]),
         json!([{"role": "engineer", "selector": {"site": "oslo"}, "logins": ["-x"]}]),
-        json!([{"role": "auditor"}]),
+        json!([{"role": "owner"}]),
+        json!([{"role": "auditor", "selector": {"site": "oslo"}}]),
         json!([{"role": "administrator", "only": "a little"}]),
     ] {
         let bad = json!({"name": "eve", "roles": roles});

@@ -27,6 +27,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const CALLERS: &[(&str, Option<(u16, &str)>)] = &[
     ("administrator", None),
     ("engineer", None),
+    ("auditor", None),
     ("person without a role", None),
     ("nobody", Some((401, "unknown-identity"))),
     ("device", Some((401, "not-allowed"))),
@@ -43,6 +44,10 @@ async fn caller(relay: &Relay, kind: &str) -> Dialler {
         "engineer" => {
             let id = relay.add_person("eng", vec![engineer_role()]).await;
             relay.person_at(id, "eng", now)
+        }
+        "auditor" => {
+            let id = relay.add_person("ida", vec![Role::Auditor]).await;
+            relay.person_at(id, "ida", now)
         }
         "person without a role" => {
             let id = relay.add_person("new", vec![]).await;
@@ -102,6 +107,9 @@ async fn each_kind_of_caller_gets_exactly_what_each_route_allows() {
                     let allowed = match *kind {
                         "administrator" => true,
                         "engineer" => rights.contains(&AdminRight::ListDevices),
+                        "auditor" => rights.iter().any(|right| {
+                            [AdminRight::ListDevices, AdminRight::ReadEvidence].contains(right)
+                        }),
                         _ => false,
                     };
                     (!allowed).then_some((403, "not-allowed"))

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Digest;
 use crate::ids::{DeviceId, SessionId, UserId};
 use crate::names::{DeviceName, LabelKey, LabelValue, UserName};
 use crate::policy::Role;
@@ -34,6 +35,15 @@ pub mod path {
     pub const USERS: &str = "/v1/users";
     /// PATCH [`super::UserChange`] → [`super::UserChanged`]; `{user}` is a name.
     pub const USER: &str = "/v1/users/{user}";
+    /// GET → [`super::LogCheckpoint`]. Whoever may read evidence, as below.
+    pub const LOG_CHECKPOINT: &str = "/v1/audit/checkpoint";
+    /// POST [`super::LogEntriesRequest`] → [`super::LogEntries`]. A reading is recorded, so that these
+    /// are no GET.
+    pub const LOG_ENTRIES: &str = "/v1/audit/entries";
+    /// POST [`super::LogConsistencyRequest`] → [`super::LogProof`].
+    pub const LOG_CONSISTENCY: &str = "/v1/audit/consistency";
+    /// POST [`super::LogInclusionRequest`] → [`super::LogProof`].
+    pub const LOG_INCLUSION: &str = "/v1/audit/inclusion";
 }
 
 /// Longest request body in bytes. The largest, enrolment, is under 4 KiB.
@@ -410,4 +420,65 @@ pub struct UserChanged {
     pub user: User,
     /// The new code, when one was asked for.
     pub login_code: Option<String>,
+}
+
+/// The audit log's newest checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogCheckpoint {
+    /// [`crate::audit::VerifierKey`] as text. Whoever has seen it before must not take another one.
+    pub vkey: String,
+    /// Entries it covers.
+    pub size: u64,
+    /// The signed note.
+    pub note: String,
+}
+
+/// Asks for entries of the audit log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogEntriesRequest {
+    /// Behind the first so many.
+    pub after: u64,
+    /// How many at most, 1 to [`crate::audit::MAX_PAGE`].
+    pub count: u32,
+}
+
+/// Entries of the audit log. None when there are no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntries {
+    /// Up to which entry this goes: where to read on from.
+    pub upto: u64,
+    /// The entries, each the line whose bytes are the leaf.
+    pub entries: Vec<String>,
+    /// The hash of each leaf, as the tree has it.
+    pub leaves: Vec<Digest>,
+    /// Checkpoints that were signed when the log was so long as within this part.
+    pub checkpoints: Vec<String>,
+}
+
+/// Asks for a proof that a longer log begins with a shorter one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConsistencyRequest {
+    /// Entries of the shorter one.
+    pub old: u64,
+    /// Entries of the longer one.
+    pub new: u64,
+}
+
+/// Asks for a proof that an entry is in the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogInclusionRequest {
+    /// The entry's number, from 1. The leaf's index is one less.
+    pub seq: u64,
+    /// Entries of the log it is to be proven in.
+    pub size: u64,
+}
+
+/// A proof of RFC 6962 §2.1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogProof {
+    /// Its hashes, in the order of the RFC.
+    pub hashes: Vec<Digest>,
 }

@@ -5,6 +5,7 @@
 //! brings, so no cryptography is linked here either (SHA-256 as a checksum aside).
 
 pub mod api;
+pub mod audit;
 pub mod error_line;
 pub mod grant;
 pub mod ids;

@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+#[path = "all/audit.rs"]
+mod audit;
 #[path = "all/corpus.rs"]
 mod corpus;
 #[path = "all/golden.rs"]

@@ -53,6 +53,9 @@ fn requests_of_the_first_release_are_read_strictly() {
     request::<api::TokenRequest>("token-request");
     request::<api::UserRequest>("user-request");
     request::<api::UserChange>("user-change");
+    request::<api::LogEntriesRequest>("log-entries-request");
+    request::<api::LogConsistencyRequest>("log-consistency-request");
+    request::<api::LogInclusionRequest>("log-inclusion-request");
 }
 
 #[test]
@@ -67,6 +70,9 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::User>("user");
     answer::<api::User>("user-auditor");
     answer::<api::UserChanged>("user-changed");
+    answer::<api::LogCheckpoint>("log-checkpoint");
+    answer::<api::LogEntries>("log-entries");
+    answer::<api::LogProof>("log-proof");
 }
 
 #[test]
@@ -83,6 +89,16 @@ fn every_path_is_the_one_of_the_first_release() {
             "/v1/tokens",
             "/v1/users",
             "/v1/users/{user}"
+        ]
+    );
+    use api::path::{LOG_CHECKPOINT, LOG_CONSISTENCY, LOG_ENTRIES, LOG_INCLUSION};
+    assert_eq!(
+        [LOG_CHECKPOINT, LOG_ENTRIES, LOG_CONSISTENCY, LOG_INCLUSION],
+        [
+            "/v1/audit/checkpoint",
+            "/v1/audit/entries",
+            "/v1/audit/consistency",
+            "/v1/audit/inclusion"
         ]
     );
 }

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::str::FromStr;
 
 use belay_proto::api;
+use belay_proto::audit::{self, Checkpoint, Difference, Entry, Review, VerifierKey};
 use belay_proto::error_line::{self, printable};
 use belay_proto::grant::{Grant, GrantError, SignedGrant, VerifySignature};
 use belay_proto::ids::{DeviceId, SessionId, UserId};
@@ -28,12 +29,13 @@ use serde::de::DeserializeOwned;
 pub(crate) type Target = fn(&[u8]);
 
 /// All of them, by the names of their corpora.
-pub(crate) const ALL: [(&str, Target); 5] = [
+pub(crate) const ALL: [(&str, Target); 6] = [
     ("frame_control", frame_control),
     ("open_grant", open_grant),
     ("invitation", invitation),
     ("names", names),
     ("api", api),
+    ("audit", audit),
 ];
 
 /// A frame's length, and the messages of the control stream.
@@ -180,6 +182,60 @@ pub(crate) fn api(data: &[u8]) {
     json::<api::UserAnswer>(data);
     json::<Vec<api::User>>(data);
     json::<api::UserChanged>(data);
+    json::<api::LogEntriesRequest>(data);
+    json::<api::LogConsistencyRequest>(data);
+    json::<api::LogInclusionRequest>(data);
+    json::<api::LogCheckpoint>(data);
+    json::<api::LogEntries>(data);
+    json::<api::LogProof>(data);
+}
+
+/// What an auditor is handed: keys, checkpoints, a copy of the log.
+pub(crate) fn audit(data: &[u8]) {
+    struct Anything;
+    impl VerifySignature for Anything {
+        fn verify(&self, _: &[u8], _: &[u8]) -> bool {
+            true
+        }
+    }
+    let text = String::from_utf8_lossy(data);
+    let key = text.lines().find_map(|line| line.parse::<VerifierKey>().ok());
+    if let Some(key) = &key {
+        assert_eq!(key.to_string().parse::<VerifierKey>().as_ref(), Ok(key));
+    }
+    let key = key.unwrap_or_else(|| VerifierKey::new("relay.test/belay-audit", [7; 32]).unwrap());
+    let mut review = Review::new(key.clone());
+    for note in audit::notes(&text) {
+        if let Ok(checkpoint) = Checkpoint::open(&note, &key, &Anything) {
+            assert!(note.starts_with(&checkpoint.text()));
+        }
+        review.checkpoint(&note, &Anything);
+    }
+    for line in text.lines() {
+        review.entry(line);
+        if let Ok(entry) = serde_json::from_str::<Entry>(line) {
+            let again = entry.encode();
+            assert_eq!(audit::seq_of(&again), Some(entry.seq));
+            assert_eq!(serde_json::from_str::<Entry>(&again).unwrap(), entry);
+        }
+    }
+    let report = review.finish();
+    assert!(report.findings.iter().all(|finding| finding.to_string().lines().count() == 1));
+    // The bytes as a list that was the numbers from 0 once.
+    let found: Vec<_> = data.iter().map(|byte| audit::leaf_hash(&[*byte])).collect();
+    let signed: Vec<_> = (0..64).map(|byte| audit::leaf_hash(&[byte])).collect();
+    let differences = audit::compare(&found, &signed);
+    assert_eq!(differences.is_empty(), found == signed);
+    let gone = signed.iter().filter(|hash| !found.contains(hash)).count() as u64;
+    let named: u64 = differences
+        .iter()
+        .map(|difference| match difference {
+            Difference::Changed(_) => 1,
+            Difference::Removed(range) | Difference::Truncated(range) => range.end - range.start,
+            Difference::Inserted { .. } | Difference::Moved { .. } | Difference::Twice(_) => 0,
+        })
+        .sum();
+    assert_eq!(named, gone, "each one that is gone is named once");
 }
 
 fn message<M>(payload: &[u8]) -> Option<M>

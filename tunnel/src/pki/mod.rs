@@ -9,6 +9,7 @@ mod authority;
 mod grant_keys;
 mod identity;
 mod key;
+mod note_keys;
 mod verify;
 mod witness;
 
@@ -16,5 +17,6 @@ pub use authority::{AuthorityError, CertificateAuthority, requested_key_digest};
 pub use grant_keys::{GrantKeyError, GrantSigner, GrantVerifier};
 pub use identity::{Identity, PeerCertificate, PeerCertificateError};
 pub use key::{KeyError, TlsKey, certificate_to_pem};
+pub use note_keys::{NoteKeyError, NoteSigner, NoteVerifier};
 pub use verify::{ClientVerifier, FirstContactVerifier, RelayVerifier};
 pub use witness::Witness;

@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Device(commands::device::Args),
     /// Manage people
     User(commands::user::Args),
+    /// Read the audit log, and prove that nobody has touched it
+    Audit(commands::audit::Args),
     /// Check everything between here and the relay
     #[command(after_help = "Exits with 1 when something is wrong.\n\nExample:\n  belay doctor")]
     Doctor,

@@ -47,7 +47,7 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
 
 /// JSON with every character that could act on a terminal written as its escape (RFC 8259 §7).
 /// Outside strings there is none of them but the line feeds of the indentation.
-fn inert(json: &str) -> String {
+pub(crate) fn inert(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         let mut one = [0; 4];

@@ -4,6 +4,8 @@
 //! [`Store::record`](crate::store::Store::record); what somebody unknown does is recorded while it
 //! is rare, and counted when it is not: one record a minute then says how many.
 
+pub mod witness;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

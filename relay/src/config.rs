@@ -70,6 +70,17 @@ pub struct Config {
     pub enrol: Attempts,
     /// Allowances of login.
     pub login: Login,
+    /// Who is told of the audit log's checkpoints.
+    pub audit: Audit,
+}
+
+/// The audit log's witness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// A file that checkpoints are added to.
+    pub checkpoints_to: Option<PathBuf>,
+    /// At most one in so long.
+    pub checkpoint_every: Duration,
 }
 
 /// Bounds of the QUIC listener.
@@ -130,6 +141,8 @@ macro_rules! settings {
         struct File {
             address: String,
             listen: String,
+            #[serde(default)]
+            audit_checkpoints_to: Option<String>,
             $(#[serde(default)] $key: Option<u32>,)*
         }
 
@@ -163,7 +176,10 @@ macro_rules! settings {
                  # and in every token: changing it cuts off whoever enrolled with the old one.\n\
                  address = \"{address}\"\n\n\
                  # Where it listens: UDP for QUIC, TCP for HTTPS, the same port.\n\
-                 listen = \"{listen}\"\n"
+                 listen = \"{listen}\"\n\n\
+                 # A file that the audit log's signed checkpoints are added to, for a witness: on a\n\
+                 # mount that whoever owns this machine cannot rewrite. Without it nothing is written.\n\
+                 # audit_checkpoints_to = \"/mnt/witness/checkpoints\"\n"
             );
             $(
                 text.push_str(concat!("\n", $("#", $doc, "\n",)*));
@@ -215,6 +231,9 @@ settings! {
     login_total_per_minute: 600 in (1..=100_000),
     /// Attempts a minute with one name from sources it has not logged in from lately.
     login_per_user_per_minute: 20 in (1..=100_000),
+    /// Seconds between two checkpoints in the file of `audit_checkpoints_to`, when there is one. What
+    /// was recorded since the last one can be rewritten by whoever has the keys, unnoticed.
+    audit_checkpoint_seconds: 60 in (1..=86_400),
 }
 
 impl Config {
@@ -259,6 +278,11 @@ impl Config {
         let listen: SocketAddr = read.listen.parse().map_err(|_| {
             value("listen", &read.listen, "ADDRESS:PORT, for example [::]:443 or 0.0.0.0:443")
         })?;
+        let checkpoints_to = read.audit_checkpoints_to.as_deref().map(PathBuf::from);
+        if checkpoints_to.as_deref().is_some_and(|path| !path.is_absolute()) {
+            let got = read.audit_checkpoints_to.as_deref().unwrap_or_default();
+            return Err(value("audit_checkpoints_to", got, "a path that begins with /"));
+        }
         let n = read.numbers(file)?;
         // A tenth of a minute's worth at once.
         let allow = |per_minute: u32| Allowance::new((per_minute / 6).max(5), per_minute);
@@ -295,6 +319,10 @@ impl Config {
                     total: allow(n.login_total_per_minute),
                 },
                 per_user: allow(n.login_per_user_per_minute),
+            },
+            audit: Audit {
+                checkpoints_to,
+                checkpoint_every: Duration::from_secs(n.audit_checkpoint_seconds.into()),
             },
         })
     }
@@ -348,6 +376,7 @@ mod tests {
     fn a_mistake_is_one_line_that_says_where() {
         for (text, says) in [
             (format!("{LEAST}drain_secs = 3"), "line 3"),
+            (format!("{LEAST}audit_checkpoints_to = \"x\""), "audit_checkpoints_to is \"x\""),
             (format!("{LEAST}drain_seconds = -1"), "line 3"),
             (format!("{LEAST}drain_seconds = 99999"), "drain_seconds is 99999"),
             (format!("{LEAST}https_handshakes = 0"), "https_handshakes is 0"),

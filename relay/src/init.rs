@@ -135,7 +135,8 @@ async fn first_administrator(
     store: &Store,
     now: UnixTime,
 ) -> Result<WayIn, InitError> {
-    let detail = format!("for {}, CA {}", wanted.address, authority.fingerprint());
+    let (ca, key) = (authority.fingerprint(), store.log_key());
+    let detail = format!("for {}, CA {ca}, audit log {key}", wanted.address);
     store.record(Event::new(EventKind::Initialised).detail(&detail)).await?;
     let (secret, code) = new_code(now)?;
     let name = wanted.admin.clone();

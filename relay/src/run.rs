@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
 use crate::audit::Strangers;
+use crate::audit::witness::Witness;
 use crate::ca::{Authority, RelayCertificate};
 use crate::config::Config;
 use crate::line::{
@@ -59,6 +60,9 @@ pub async fn run(
     let web_tls = Arc::new(web_tls);
     let quic_tls = tls::server(ClientVerifier::required(ca()), resolver, &[ALPN])?;
     let (endpoint, resets) = quic::listen(listen, quic_tls, HALF_OPEN, authority.quic_reset_key())?;
+    let every = config.audit.checkpoint_every;
+    let witness = config.audit.checkpoints_to.as_deref();
+    let witness = witness.map(|path| Witness::new(path, every)).transpose()?;
     let store = Store::open(&config.data).await?;
     store.record(Event::new(EventKind::RelayStarted).detail(crate::api::SOFTWARE)).await?;
 
@@ -110,6 +114,9 @@ pub async fn run(
         let (store, cancel) = (store.clone(), background.clone());
         async move { store.keep_swept(cancel).await }
     });
+    if let Some(witness) = witness {
+        keepers.spawn(witness.keep(store.clone(), background.clone()));
+    }
     let tcp = tokio::net::TcpListener::from_std(tcp).context("cannot use the TCP socket")?;
     let web = https::serve((api, door), web_tls, config.https, tcp, stop.clone(), config.drain);
     tracing::info!(%listen, name = config.address.host(), "relay running");

@@ -2,6 +2,8 @@
 
 #[path = "all/attach.rs"]
 mod attach;
+#[path = "all/audit.rs"]
+mod audit;
 #[path = "all/crash.rs"]
 mod crash;
 #[path = "all/disk.rs"]

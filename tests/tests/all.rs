@@ -15,6 +15,10 @@ mod algorithms;
 mod architecture;
 #[path = "all/attach.rs"]
 mod attach;
+#[path = "all/audit.rs"]
+mod audit;
+#[path = "all/audit_formats.rs"]
+mod audit_formats;
 #[path = "all/chaos.rs"]
 mod chaos;
 #[path = "all/clones.rs"]

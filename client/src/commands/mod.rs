@@ -1,6 +1,7 @@
 //! One file a command: its arguments, what it asks, how it shows the answer.
 
 pub mod attach;
+pub mod audit;
 pub mod completions;
 pub mod device;
 pub mod devices;

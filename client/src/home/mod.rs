@@ -11,6 +11,7 @@
 //! | `tls.pem` | X.509 key and certificate |
 //! | `id_ed25519`, `.pub`, `-cert.pub` | SSH key and certificate, as OpenSSH keeps them |
 //! | `known_hosts` | the SSH host CA for `*.belay` |
+//! | `audit.json` | the keys of audit logs and what was verified of them last |
 //! | `ssh_config` | the block of `belay ssh-config --install` |
 //!
 //! A login has keys of its own; the ones before are overwritten.
@@ -57,6 +58,8 @@ pub enum File {
     KnownHosts,
     /// `ssh_config`
     SshConfig,
+    /// `audit.json`
+    AuditLog,
 }
 
 impl File {
@@ -70,6 +73,7 @@ impl File {
             Self::SshCertificate => "id_ed25519-cert.pub",
             Self::KnownHosts => "known_hosts",
             Self::SshConfig => "ssh_config",
+            Self::AuditLog => "audit.json",
         }
     }
 }
@@ -112,7 +116,7 @@ impl Home {
         self.dir.join(file.name())
     }
 
-    fn read(&self, file: File) -> Result<String, Failure> {
+    pub(crate) fn read(&self, file: File) -> Result<String, Failure> {
         let path = self.path(file);
         fs::read_to_string(&path).map_err(|e| {
             Failure::new("home", format!("cannot read {}: {e}", path.display()))

@@ -5,9 +5,11 @@
 //! connection (`listen/https`) and decides nothing that `policy` decides.
 
 mod answer;
+mod audit;
 mod body;
 mod devices;
 mod gate;
+mod readings;
 mod sessions;
 mod tokens;
 mod users;
@@ -36,6 +38,7 @@ use crate::{enrol, login};
 pub use answer::Failure;
 use body::Strict;
 pub use gate::{Caller, Need, Peer};
+use readings::Readings;
 
 /// The relay's software, as it says to peers.
 pub const SOFTWARE: &str = concat!("belay-relay/", env!("CARGO_PKG_VERSION"));
@@ -59,6 +62,7 @@ pub struct Api {
     pub(crate) enrol_limits: enrol::Limits,
     pub(crate) address: RelayAddress,
     per_person: Each<belay_proto::ids::UserId>,
+    readings: Readings,
 }
 
 impl Api {
@@ -83,6 +87,7 @@ impl Api {
             enrol_limits: enrol::Limits::new(&config.enrol),
             address: config.address.clone(),
             per_person: Each::new(PER_PERSON),
+            readings: Readings::default(),
         }))
     }
 }
@@ -132,6 +137,10 @@ routes! {
     GET path::USERS => users::list, Need::OneOf(&[AdminRight::ManageUsers]);
     POST path::USERS => users::add, Need::OneOf(&[AdminRight::ManageUsers]);
     PATCH path::USER => users::change, Need::OneOf(&[AdminRight::ManageUsers]);
+    GET path::LOG_CHECKPOINT => audit::checkpoint, Need::OneOf(&[AdminRight::ReadEvidence]);
+    POST path::LOG_ENTRIES => audit::entries, Need::OneOf(&[AdminRight::ReadEvidence]);
+    POST path::LOG_CONSISTENCY => audit::consistency, Need::OneOf(&[AdminRight::ReadEvidence]);
+    POST path::LOG_INCLUSION => audit::inclusion, Need::OneOf(&[AdminRight::ReadEvidence]);
 }
 
 fn behind_the_gate<H, T>(

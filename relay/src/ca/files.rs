@@ -6,14 +6,17 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use belay_proto::time::UnixTime;
-use belay_tunnel::pki::{AuthorityError, CertificateAuthority, GrantKeyError, GrantSigner};
+use belay_tunnel::pki::{
+    AuthorityError, CertificateAuthority, GrantKeyError, GrantSigner, NoteKeyError,
+};
 use belay_tunnel::private_file;
 use zeroize::Zeroizing;
 
 use super::Authority;
+use super::audit_key::AuditKey;
 use super::ssh::{self, SshAuthority, SshError};
 
-const DIR: &str = "keys";
+pub(super) const DIR: &str = "keys";
 const CA_CERTIFICATE: &str = "deployment-ca.crt";
 const CA_KEY: &str = "deployment-ca.key";
 const SSH_USER_CA: &str = "ssh-user-ca";
@@ -57,6 +60,9 @@ pub enum FilesError {
     /// Grants.
     #[error(transparent)]
     Grant(#[from] GrantKeyError),
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] NoteKeyError),
 }
 
 pub(super) fn make(data: &Path, name: &str, now: UnixTime) -> Result<Authority, FilesError> {
@@ -78,6 +84,7 @@ pub(super) fn make(data: &Path, name: &str, now: UnixTime) -> Result<Authority, 
     let mut reset = Zeroizing::new([0; RESET_KEY]);
     aws_lc_rs::rand::fill(reset.as_mut_slice()).map_err(|_| FilesError::Random)?;
     write(QUIC_RESET_KEY, reset.as_slice())?;
+    AuditKey::make(data, name)?;
     // The directory's own name, for a power cut right after.
     let synced = fs::File::open(data).and_then(|data| data.sync_all());
     synced.map_err(|e| FilesError::Write(data.to_owned(), e))?;
@@ -102,7 +109,7 @@ pub(super) fn load(data: &Path, name: &str) -> Result<Authority, FilesError> {
     })
 }
 
-fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FilesError> {
+pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FilesError> {
     check_private(path)?;
     let size = fs::metadata(path).map_err(|e| FilesError::Read(path.to_owned(), e))?.len();
     if size > MAX_FILE {

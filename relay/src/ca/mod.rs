@@ -5,6 +5,7 @@
 //! something. The rest of the relay sees [`Authority`] alone, so that it can become another
 //! process or a hardware module without anybody noticing.
 
+mod audit_key;
 mod files;
 mod relay_certificate;
 mod ssh;
@@ -27,6 +28,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer};
 use zeroize::Zeroizing;
 
+pub use audit_key::AuditKey;
 pub use files::FilesError;
 pub use relay_certificate::{RelayCertificate, RelayCertificateError};
 use ssh::SshAuthority;

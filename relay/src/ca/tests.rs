@@ -39,7 +39,7 @@ fn keys_are_private_files_that_load_again_and_are_never_overwritten() {
         assert_eq!(mode(&file.unwrap().path()), 0o600);
         files += 1;
     }
-    assert_eq!(files, 6);
+    assert_eq!(files, 7);
     assert!(matches!(Authority::make(dir.path(), "x", NOW), Err(FilesError::Exists(_))));
     assert_eq!(Authority::load(dir.path(), "x").unwrap().fingerprint(), made.fingerprint());
 }

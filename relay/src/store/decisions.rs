@@ -4,7 +4,7 @@ use belay_proto::ids::{DeviceId, SessionId, UserId};
 use sqlx::sqlite::SqliteRow;
 use tokio::sync::oneshot;
 
-use super::rows::{column, seconds, time};
+use super::rows::{column, time};
 use super::writer::{Job, Tx};
 use super::{Decision, Event, Store, StoreError};
 
@@ -17,23 +17,7 @@ const MAX_READ: i64 = 10_000;
 impl Tx {
     /// Adds an event to this transaction.
     pub(super) async fn append(&mut self, event: &Event) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO decisions (at, kind, user_id, device, session, login, code, detail, source)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        )
-        .bind(seconds(event.at))
-        .bind(event.kind.token())
-        .bind(event.user.as_ref().map(|id| id.as_bytes().as_slice()))
-        .bind(event.device.as_ref().map(|id| id.as_bytes().as_slice()))
-        .bind(event.session.as_ref().map(|id| id.as_bytes().as_slice()))
-        .bind(event.login.as_ref().map(|login| login.as_str()))
-        .bind(event.code)
-        .bind(event.detail.as_deref())
-        .bind(event.source.map(|address| address.to_string()))
-        .execute(&mut self.conn)
-        .await
-        .map_err(StoreError::during("record an event"))?;
-        Ok(())
+        self.log.append(&mut self.conn, event).await
     }
 }
 
@@ -83,7 +67,7 @@ impl Store {
     }
 }
 
-fn decision(row: &SqliteRow) -> Result<Decision, StoreError> {
+pub(super) fn decision(row: &SqliteRow) -> Result<Decision, StoreError> {
     let id = |name| column::<Option<Vec<u8>>>(row, name);
     let user = id("user_id")?.as_deref().and_then(UserId::from_slice);
     let device = id("device")?.as_deref().and_then(DeviceId::from_slice);

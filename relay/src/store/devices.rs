@@ -213,6 +213,7 @@ impl Tx {
         if self.name_is_taken(name).await? {
             return Err(DeviceChangeError::NameTaken(name.clone()));
         }
+        self.log.forget_names();
         sqlx::query("UPDATE devices SET name = $2 WHERE id = $1")
             .bind(id.as_bytes().as_slice())
             .bind(name.as_str())

@@ -91,6 +91,12 @@ kinds! {
     SessionTakenOver = "session-taken-over",
     /// A session ended.
     SessionClosed = "session-closed",
+    /// Earlier records were brought under the audit log's tree, which is signed from now on.
+    LogBegun = "log-begun",
+    /// No record stood in this place when the log was begun.
+    RecordMissing = "record-missing",
+    /// Somebody reads the audit log.
+    EvidenceRead = "evidence-read",
 }
 
 /// What is to be recorded.

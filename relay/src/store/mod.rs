@@ -3,7 +3,8 @@
 //! Its law: what a method acknowledges is on disk, whole; what it refuses left nothing behind.
 //! When the file cannot be written, reads go on, writes are refused with [`StoreError`], and
 //! writing resumes by itself. One connection writes (`writer`), a few read. The SQL is the part
-//! that SQLite and PostgreSQL share. What it is not: it holds no private key and asks no policy.
+//! that SQLite and PostgreSQL share. Of private keys it uses the audit log's alone, through
+//! [`AuditKey`]. What it is not: it asks no policy.
 
 mod actor;
 mod clones;
@@ -13,12 +14,16 @@ mod devices;
 mod enrolment;
 mod error;
 mod event;
+mod evidence;
 mod lines;
+mod log;
+mod log_check;
 mod reconcile;
 mod rows;
 mod schema;
 mod sessions;
 mod tokens;
+mod tree;
 mod users;
 mod writer;
 
@@ -36,6 +41,7 @@ use sqlx::sqlite::{SqlitePool, SqlitePoolOptions};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::ca::AuditKey;
 pub use actor::Actor;
 pub use clones::{CloneAlarm, CloneSeen};
 pub use codes::{CodeError, LoginCode};
@@ -43,7 +49,9 @@ pub use devices::{DeviceChangeError, DeviceRecord};
 pub use enrolment::{EnrolError, Enrolled, Enrolment, NameWish};
 pub use error::StoreError;
 pub use event::{Decision, Event, EventKind};
+pub use evidence::LogPage;
 pub use lines::{LeftLine, LineDown, LineUp, Renewal, RenewalError};
+pub use log_check::LogError;
 pub use reconcile::Reconciled;
 pub use sessions::{Ending, OpenSessionError, Over, Passed, SessionRecord, Whose};
 pub use tokens::{BadPattern, NamePattern, NewToken};
@@ -80,6 +88,7 @@ struct Inner {
     jobs: mpsc::Sender<Job>,
     readers: SqlitePool,
     changes: broadcast::Sender<Change>,
+    log_key: Arc<AuditKey>,
     _writer: AbortOnDropHandle<()>,
 }
 
@@ -105,6 +114,9 @@ pub enum OpenError {
     /// Its tables are not what this version makes of them.
     #[error("cannot bring the store {0} to this version")]
     Migrate(String, #[source] sqlx::migrate::MigrateError),
+    /// The audit log in it is not what was signed.
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 impl Store {
@@ -130,6 +142,7 @@ impl Store {
             .run(&mut conn)
             .await
             .map_err(|error| OpenError::Migrate(shown(), error))?;
+        let log_key = log_check::open(&mut conn, data).await?;
         let readers = SqlitePoolOptions::new()
             .min_connections(1)
             .max_connections(READERS)
@@ -142,9 +155,9 @@ impl Store {
             .map_err(|error| OpenError::Open(shown(), error))?;
         let (jobs, queue) = mpsc::channel(writer::QUEUE);
         let (changes, _) = broadcast::channel(CHANGES);
-        let writer = Writer::new(options, conn, queue, changes.clone());
+        let writer = Writer::new(options, conn, queue, changes.clone(), Arc::clone(&log_key));
         let writer = AbortOnDropHandle::new(tokio::spawn(writer.run()));
-        Ok(Self(Arc::new(Inner { jobs, readers, changes, _writer: writer })))
+        Ok(Self(Arc::new(Inner { jobs, readers, changes, log_key, _writer: writer })))
     }
 
     /// Tells of every [`Change`] from now on, after it is on disk and before whoever made it is

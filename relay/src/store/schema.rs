@@ -43,5 +43,6 @@ pub(super) fn migrator() -> Migrator {
         step(2, "sessions", include_str!("../../migrations/sqlite/0002_sessions.sql")),
         step(3, "streams", include_str!("../../migrations/sqlite/0003_streams.sql")),
         step(4, "lines", include_str!("../../migrations/sqlite/0004_lines.sql")),
+        step(5, "audit", include_str!("../../migrations/sqlite/0005_audit.sql")),
     ])
 }

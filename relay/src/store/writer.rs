@@ -14,7 +14,9 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::error::{StoreError, is_full};
+use super::log::Log;
 use super::{Change, Event};
+use crate::ca::AuditKey;
 use belay_proto::error_line::one_line;
 
 /// Operations waiting. Each holds a few hundred bytes; at the measured thousands a second this is
@@ -27,10 +29,15 @@ const GROUP: usize = 1024;
 /// The open transaction, as an operation sees it.
 pub(super) struct Tx {
     pub(super) conn: SqliteConnection,
+    pub(super) log: Log,
     changes: Vec<Change>,
 }
 
 impl Tx {
+    fn new(conn: SqliteConnection, key: Arc<AuditKey>) -> Self {
+        Self { conn, log: Log::new(key), changes: Vec::new() }
+    }
+
     /// To be told to everybody who listens, once this is on disk.
     pub(super) fn announce(&mut self, change: Change) {
         self.changes.push(change);
@@ -120,6 +127,7 @@ pub(super) struct Writer {
     tx: Option<Tx>,
     jobs: mpsc::Receiver<Job>,
     changes: broadcast::Sender<Change>,
+    key: Arc<AuditKey>,
     failing: bool,
 }
 
@@ -129,9 +137,10 @@ impl Writer {
         conn: SqliteConnection,
         jobs: mpsc::Receiver<Job>,
         changes: broadcast::Sender<Change>,
+        key: Arc<AuditKey>,
     ) -> Self {
-        let tx = Some(Tx { conn, changes: Vec::new() });
-        Self { options, tx, jobs, changes, failing: false }
+        let tx = Some(Tx::new(conn, Arc::clone(&key)));
+        Self { options, tx, jobs, changes, key, failing: false }
     }
 
     /// Works until [`Job::Close`] or until nobody can send any more.
@@ -211,6 +220,9 @@ impl Writer {
                 }
             }
             if broken.is_none() {
+                broken = tx.log.flush(&mut tx.conn).await.err();
+            }
+            if broken.is_none() {
                 broken = execute(&mut tx.conn, "COMMIT").await.err();
             }
         }
@@ -224,7 +236,7 @@ impl Writer {
     async fn begin(&mut self) -> Result<(), StoreError> {
         if self.tx.is_none() {
             let conn = self.options.connect().await.map_err(StoreError::during("open its file"))?;
-            self.tx = Some(Tx { conn, changes: Vec::new() });
+            self.tx = Some(Tx::new(conn, Arc::clone(&self.key)));
         }
         match &mut self.tx {
             Some(tx) => execute(&mut tx.conn, "BEGIN IMMEDIATE").await,
@@ -265,7 +277,7 @@ async fn run(tx: &mut Tx, job: Job, answers: &mut Vec<Answer>) -> Result<(), Sto
             Ok(())
         }
         Job::Run(work) => {
-            let announced = tx.changes.len();
+            let (announced, logged) = (tx.changes.len(), tx.log.mark());
             execute(&mut tx.conn, "SAVEPOINT one").await?;
             match work.run(tx).await {
                 Step::Keep(answer) => {
@@ -274,6 +286,7 @@ async fn run(tx: &mut Tx, job: Job, answers: &mut Vec<Answer>) -> Result<(), Sto
                 }
                 Step::Undo(answer) => {
                     tx.changes.truncate(announced);
+                    tx.log.take_back(logged);
                     answers.push(answer);
                     execute(&mut tx.conn, "ROLLBACK TO one").await?;
                     execute(&mut tx.conn, "RELEASE one").await

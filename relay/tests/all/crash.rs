@@ -79,6 +79,8 @@ async fn acknowledged_records_survive_kill_9() {
     for name in &acknowledged {
         *wanted.entry(name.split_once(": ").unwrap().1).or_default() += 1;
     }
+    let report = crate::audit::review(&store, &[]).await;
+    assert_eq!((report.findings, report.proven), (vec![], kept.len() as u64), "all under the tree");
     for (name, times) in wanted {
         assert!(rounds.get(name).is_some_and(|kept| *kept >= times), "{name} was lost");
     }

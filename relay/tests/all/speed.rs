@@ -3,9 +3,10 @@
 
 use std::time::Instant;
 
-use belay_proto::ids::DeviceId;
+use belay_proto::ids::{DeviceId, SessionId};
+use belay_proto::policy::Role;
 use belay_relay::login::Passwords;
-use belay_relay::store::{Event, EventKind, LineUp, Store};
+use belay_relay::store::{Actor, Event, EventKind, LineUp, LoginCode, Store};
 use belay_tunnel::clock;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -34,6 +35,10 @@ async fn rate<F: Future<Output = ()> + Send + 'static>(
 async fn acknowledged_records_a_second() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = Store::open(dir.path()).await.unwrap();
+    let code = LoginCode { digest: [0; 32], expires: clock::now() };
+    let roles = vec![Role::Administrator];
+    let user = store.add_user("root".parse().unwrap(), roles, code, Actor::Machine).await.unwrap();
+    let device = DeviceId::from_uuid(Uuid::now_v7());
     for callers in [1, 16, 256, 1024] {
         let each = if callers == 1 { 200 } else { 40_000 / callers };
         let records = {
@@ -63,7 +68,25 @@ async fn acknowledged_records_a_second() {
             })
             .await
         };
-        println!("{callers} callers: {records:.0} records/s, {lines:.0} lines up/s");
+        let sessions = {
+            let store = store.clone();
+            rate(callers, each, move || {
+                let store = store.clone();
+                let event = Event::new(EventKind::SessionOpened)
+                    .user(user)
+                    .device(device)
+                    .session(SessionId::from_uuid(Uuid::now_v7()))
+                    .login("root".parse().unwrap())
+                    .detail("kind ssh, actions shell exec sftp forward, until 1795716000")
+                    .source(([192, 0, 2, 1], 9).into());
+                async move { store.record(event).await.unwrap() }
+            })
+            .await
+        };
+        println!(
+            "{callers} callers: {records:.0} records/s, {sessions:.0} full records/s, \
+             {lines:.0} lines up/s"
+        );
     }
 }
 

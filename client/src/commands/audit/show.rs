@@ -1,0 +1,124 @@
+//! What the audit commands print: entries in one line each, and judgements.
+
+use belay_proto::audit::{Entry, Report, VerifierKey};
+use belay_proto::error_line::printable;
+use serde_json::json;
+
+use crate::failure::{EXIT_FAILED, EXIT_OK, Failure};
+use crate::output::{self, Format};
+use crate::run::Context;
+use crate::span;
+
+/// Findings shown: whoever destroyed a log need not have each entry named.
+const MOST: usize = 100;
+
+/// Prints the judgement; the status says it as well.
+pub(super) fn report(context: &Context, report: &Report, key: &VerifierKey) -> Result<u8, Failure> {
+    let intact = report.findings.is_empty();
+    let findings: Vec<String> = report.findings.iter().take(MOST).map(text).collect();
+    if context.format == Format::Json {
+        let checkpoint = report.checkpoint.as_ref();
+        output::json(&json!({
+            "intact": intact,
+            "entries": report.entries,
+            "proven": report.proven,
+            "root": checkpoint.map(|checkpoint| checkpoint.root),
+            "vkey": key.to_string(),
+            "findings": findings,
+            "findings_in_all": report.findings.len(),
+        }))?;
+    } else if intact {
+        let root = report.checkpoint.as_ref().map(|checkpoint| checkpoint.root.to_string());
+        output::line(format!(
+            "intact: {} entries as they were signed, root {}, by {key}",
+            report.entries,
+            root.unwrap_or_default()
+        ))?;
+    } else {
+        for finding in &findings {
+            output::line(finding)?;
+        }
+        if report.findings.len() > MOST {
+            output::line(format!("and {} more", report.findings.len() - MOST))?;
+        }
+        output::line(format!(
+            "NOT INTACT: {} of {} entries are proven to be as they were signed",
+            report.proven.min(report.entries),
+            report.entries
+        ))?;
+    }
+    Ok(if intact { EXIT_OK } else { EXIT_FAILED })
+}
+
+fn text(finding: &belay_proto::audit::Finding) -> String {
+    printable(&finding.to_string())
+}
+
+/// Says that the key was not known before.
+pub(super) fn first_sight(key: &VerifierKey) {
+    output::note(format!("the log's key is new here; compare it with what others have: {key}"));
+}
+
+/// Says which lines of an export are neither entries nor anything else.
+pub(super) fn damaged_lines(
+    context: &Context,
+    lines: &[u64],
+    report: &Report,
+) -> Result<(), Failure> {
+    for line in lines.iter().take(MOST) {
+        let what = format!("line {line} of the file was damaged: hashes or a checkpoint");
+        match context.format {
+            Format::Text => output::line(what)?,
+            Format::Json => output::note(what),
+        }
+    }
+    if !lines.is_empty() && report.findings.is_empty() {
+        output::note("the entries themselves are as they were signed");
+    }
+    Ok(())
+}
+
+/// An entry in one line that acts on no terminal.
+pub(super) fn entry(line: &str) -> String {
+    let Ok(entry) = serde_json::from_str::<Entry>(line) else {
+        return format!("not an entry: {}", printable(line));
+    };
+    let mut text = format!("{}  #{}  {}", span::at(entry.at), entry.seq, entry.kind);
+    let id = |id: Option<String>| id.unwrap_or_default();
+    let who = entry.user_name.clone().unwrap_or_else(|| id(entry.user.map(|u| u.to_string())));
+    let device =
+        entry.device_name.clone().unwrap_or_else(|| id(entry.device.map(|d| d.to_string())));
+    let place = match (&entry.login, device.is_empty()) {
+        (Some(login), false) => format!("{login}@{device}"),
+        (Some(login), true) => format!("login {login}"),
+        (None, _) => device,
+    };
+    let session = entry.session.map(|session| format!("session {session}"));
+    let source = entry.source.map(|source| format!("from {source}"));
+    let parts = [
+        Some(who),
+        Some(place),
+        entry.code.map(|code| format!("[{code}]")),
+        entry.detail,
+        source,
+        session,
+    ];
+    for part in parts.into_iter().flatten().filter(|part| !part.is_empty()) {
+        text.push_str("  ");
+        text.push_str(&part);
+    }
+    printable(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_entry_is_one_line_whatever_is_in_it() {
+        let line = r#"{"seq":7,"at":1795716000,"kind":"session-opened","user":"0197a3c2-9c52-7ee3-9f20-5b4c3d6e7f81","user_name":"anna","device":"0197a3c2-9c52-7ee3-9f20-5b4c3d6e7f80","device_name":"pump-17","session":"0197a3c2-9c52-7ee3-9f20-5b4c3d6e7f82","login":"root","detail":"a\u001b]0;x\u0007\nb\u202ec","source":"192.0.2.7"}"#;
+        let text = super::entry(line);
+        assert!(text.contains("#7  session-opened  anna  root@pump-17"), "{text}");
+        assert!(text.contains("from 192.0.2.7"), "{text}");
+        assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{text}");
+        assert!(super::entry("\u{1b}[2J").starts_with("not an entry: \u{fffd}"));
+    }
+}

@@ -1,0 +1,173 @@
+//! `belay audit verify [FILE]`
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use belay_proto::audit::{
+    Checkpoint, Finding, MAX_NOTE, Report, Review, VerifierKey, notes, verify_consistency,
+};
+use belay_tunnel::pki::NoteVerifier;
+
+use super::file::{self, Line};
+use super::known::Known;
+use super::relay::{Log, Newest};
+use super::show;
+use crate::failure::Failure;
+use crate::run::Context;
+
+/// Most checkpoints taken from one file: one a minute for a year.
+const MAX_NOTES: usize = 525_600;
+
+/// Judges an export, offline.
+pub(super) fn file(
+    context: &Context,
+    path: &Path,
+    checkpoints: &[PathBuf],
+    key: Option<VerifierKey>,
+) -> Result<u8, Failure> {
+    let (own, mut reading) = file::open(path)?;
+    let expected = match key {
+        Some(key) => Some(key),
+        None => Known::key_named(&context.home, own.name())?,
+    };
+    let key = expected.clone().unwrap_or_else(|| own.clone());
+    let check = NoteVerifier::from(&key);
+    let mut review = Review::new(key.clone());
+    let mut damaged = Vec::new();
+    while let Some(line) = reading.next_line()? {
+        match line {
+            Line::Entry(line) => review.entry(&line),
+            Line::Leaves(hashes) => review.leaves(&hashes),
+            Line::Checkpoint(note) => review.checkpoint(&note, &check),
+            Line::Damaged(number) => damaged.push(number),
+        }
+    }
+    elsewhere(&mut review, checkpoints, &check)?;
+    let mut report = review.finish();
+    if own != key {
+        report.findings.insert(0, Finding::OtherKey { key: key.to_string(), by: own.to_string() });
+    }
+    if expected.is_none() {
+        show::first_sight(&key);
+    }
+    show::damaged_lines(context, &damaged, &report)?;
+    let status = show::report(context, &report, &key)?;
+    Ok(if damaged.is_empty() { status } else { crate::failure::EXIT_FAILED })
+}
+
+/// Judges the relay's log.
+pub(super) async fn relay(
+    context: &Context,
+    checkpoints: &[PathBuf],
+    key: Option<VerifierKey>,
+    quick: bool,
+) -> Result<u8, Failure> {
+    let log = Log::of(context, key)?;
+    let newest = log.newest().await?;
+    if log.known.key.is_none() {
+        show::first_sight(&newest.key);
+    }
+    let report = if quick {
+        consistent(&log, &newest, checkpoints).await?
+    } else {
+        whole(&log, &newest, checkpoints).await?
+    };
+    if report.findings.is_empty() {
+        log.known.keep(&context.home, &newest.key, &newest.note)?;
+    }
+    show::report(context, &report, &newest.key)
+}
+
+/// Reads all there is.
+async fn whole(log: &Log, newest: &Newest, checkpoints: &[PathBuf]) -> Result<Report, Failure> {
+    let check = NoteVerifier::from(&newest.key);
+    let mut review = Review::new(newest.key.clone());
+    let mut after = 0;
+    while after < newest.checkpoint.size {
+        let page = log.page(after, newest.checkpoint.size).await?;
+        if page.upto == after {
+            break;
+        }
+        page.entries.iter().for_each(|entry| review.entry(entry));
+        review.leaves(&page.leaves);
+        page.checkpoints.iter().for_each(|note| review.checkpoint(note, &check));
+        after = page.upto;
+    }
+    review.checkpoint(&newest.note, &check);
+    if let Some(note) = known_note(log, newest) {
+        review.checkpoint_from_elsewhere(note, &check);
+    }
+    elsewhere(&mut review, checkpoints, &check)?;
+    Ok(review.finish())
+}
+
+/// What was verified before, unless another key is to be taken from now on.
+fn known_note<'l>(log: &'l Log, newest: &Newest) -> Option<&'l String> {
+    log.known.note.as_ref().filter(|_| log.known.key.as_ref() == Some(&newest.key))
+}
+
+/// Asks for proofs only: from each checkpoint that is known to the newest one.
+async fn consistent(
+    log: &Log,
+    newest: &Newest,
+    checkpoints: &[PathBuf],
+) -> Result<Report, Failure> {
+    let check = NoteVerifier::from(&newest.key);
+    let mut before = Vec::new();
+    for note in known_note(log, newest).into_iter().cloned().chain(read_notes(checkpoints)?) {
+        before.push(Checkpoint::open(&note, &newest.key, &check).map_err(|e| {
+            Failure::new("audit", format!("a checkpoint to compare with cannot be taken: {e}"))
+        })?);
+    }
+    before.sort_by_key(|checkpoint| checkpoint.size);
+    let now = &newest.checkpoint;
+    let (mut findings, mut agree) = (Vec::new(), 0);
+    for old in before {
+        if old.size > now.size {
+            findings.push(Finding::Shorter { have: now.size, signed: old.size });
+            break;
+        }
+        let proof = match old.size {
+            0 => Vec::new(),
+            size if size == now.size => Vec::new(),
+            size => log.consistency(size, now.size).await?,
+        };
+        if !verify_consistency(old.size, old.root, now.size, now.root, &proof) {
+            findings.push(Finding::OtherHistory { size: old.size, agree });
+            break;
+        }
+        agree = old.size;
+    }
+    Ok(Report { entries: now.size, proven: agree, checkpoint: Some(now.clone()), findings })
+}
+
+fn elsewhere(
+    review: &mut Review,
+    checkpoints: &[PathBuf],
+    check: &NoteVerifier,
+) -> Result<(), Failure> {
+    for note in read_notes(checkpoints)? {
+        review.checkpoint_from_elsewhere(&note, check);
+    }
+    Ok(())
+}
+
+fn read_notes(paths: &[PathBuf]) -> Result<Vec<String>, Failure> {
+    let mut all = Vec::new();
+    for path in paths {
+        let cannot = |why: String| {
+            Failure::new("audit-file", format!("cannot read {}: {why}", path.display()))
+        };
+        let length = fs::metadata(path).map_err(|e| cannot(e.to_string()))?.len();
+        if length > (MAX_NOTES * MAX_NOTE / 16) as u64 {
+            return Err(cannot("it is far too long for checkpoints".to_owned()));
+        }
+        let text = fs::read_to_string(path).map_err(|e| cannot(e.to_string()))?;
+        let found = notes(&text);
+        if found.is_empty() {
+            return Err(cannot("there is no checkpoint in it".to_owned()));
+        }
+        all.extend(found);
+    }
+    Ok(all)
+}

@@ -41,8 +41,9 @@ pub(super) async fn dial(
         async move {
             let line = async {
                 let carrier = Line::dial(&agent, &relay).await?;
-                let _alone = timeout(GREETS_ALONE, greeting.lock()).await;
-                Line::over(&agent, carrier).await
+                let alone = timeout(GREETS_ALONE, greeting.lock_owned()).await;
+                // Whose turn it would be now shall not greet any more: the turn goes with the line.
+                Line::over(&agent, carrier).await.map(|line| (line, alone))
             };
             let line = line.await;
             if let Err(error) = &line {
@@ -57,5 +58,6 @@ pub(super) async fn dial(
             line
         }
     };
-    insist(EAGER, ATTEMPTS, attempt, LineError::is_an_answer).await
+    let (line, _alone) = insist(EAGER, ATTEMPTS, attempt, LineError::is_an_answer).await?;
+    Ok(line)
 }

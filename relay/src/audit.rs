@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::rate::{Allowance, Each, Source, Total};
 use crate::store::{Event, EventKind, Store};
 
-/// Records of strangers in total: at about 200 bytes each, under 18 MB a day.
+/// Records of strangers in total: at about 450 bytes each, under 40 MB a day.
 const TOTAL: Allowance = Allowance::new(240, 60);
 
 /// Of one source: enough to see what it tries, not enough to crowd out the others.

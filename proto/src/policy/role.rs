@@ -164,7 +164,7 @@ impl From<StrictRole> for Role {
 
 impl Role {
     /// Whether the role covers a device with these labels: its holder may know of it. What they may
-    /// do there is for [`decide`](crate::policy::decide).
+    /// do there is for [`decide`](fn@crate::policy::decide).
     pub fn covers(&self, labels: &BTreeMap<LabelKey, LabelValue>) -> bool {
         match self {
             Self::Administrator | Self::Auditor => true,

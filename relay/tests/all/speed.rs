@@ -1,12 +1,15 @@
 //! Figures, not tests: `cargo test --release -p belay-relay speed -- --ignored --nocapture`.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use belay_proto::ids::{DeviceId, SessionId};
+use belay_proto::ids::{DeviceId, SessionId, UserId};
 use belay_proto::policy::Role;
 use belay_relay::login::Passwords;
-use belay_relay::store::{Actor, Event, EventKind, LineUp, LoginCode, Store};
+use belay_relay::store::{
+    Actor, Enrolment, Event, EventKind, LineUp, LoginCode, NameWish, NewToken, Store,
+};
 use belay_tunnel::clock;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -38,7 +41,7 @@ async fn acknowledged_records_a_second() {
     let code = LoginCode { digest: [0; 32], expires: clock::now() };
     let roles = vec![Role::Administrator];
     let user = store.add_user("root".parse().unwrap(), roles, code, Actor::Machine).await.unwrap();
-    let device = DeviceId::from_uuid(Uuid::now_v7());
+    let device = a_device(&store, user).await;
     for callers in [1, 16, 256, 1024] {
         let each = if callers == 1 { 200 } else { 40_000 / callers };
         let records = {
@@ -88,6 +91,28 @@ async fn acknowledged_records_a_second() {
              {lines:.0} lines up/s"
         );
     }
+}
+
+async fn a_device(store: &Store, user: UserId) -> DeviceId {
+    let peer = ([192, 0, 2, 1], 9).into();
+    let expires = clock::now().plus(Duration::from_secs(3600));
+    let (token, uses) = ([1; 32], 1);
+    let new = NewToken { digest: token, expires, uses, pattern: None, labels: BTreeMap::new() };
+    store.create_token(new, user, peer).await.unwrap();
+    let enrolment = Enrolment {
+        token,
+        key_digest: [2; 32],
+        wish: NameWish::Like("pump".parse().unwrap()),
+        ssh_host_key: "ssh-ed25519 AAAA".into(),
+        hostname: "pump".into(),
+        platform: "linux/aarch64".into(),
+        software: "belay-agent/0.1.0".into(),
+        now: clock::now(),
+        certificate_ends: expires,
+        source: peer,
+        note: String::new(),
+    };
+    store.enrol(enrolment).await.unwrap().id
 }
 
 #[test]

@@ -11,7 +11,6 @@ use super::file::{self, Line};
 use super::relay::{Log, Newest};
 use super::show;
 use crate::failure::{EXIT_OK, Failure};
-use crate::output;
 use crate::run::Context;
 
 /// Writes the log to `path`, or adds to the file what it lacks. What is in the file is judged with
@@ -64,8 +63,7 @@ pub(super) async fn run(context: &Context, path: &Path) -> Result<u8, Failure> {
     }
     if report.findings.is_empty() {
         log.known.keep(&context.home, &newest.key, &newest.note)?;
-        let new = report.entries - had;
-        output::note(format!("{new} entries added, {} in all, all as signed", report.entries));
+        show::exported(context, &report, report.entries - had)?;
         return Ok(EXIT_OK);
     }
     show::report(context, &report, &newest.key)

@@ -41,15 +41,15 @@ impl Known {
         Self::from_stored(home, relay, stored)
     }
 
-    /// The key of the log of this name, whichever relay it is of.
-    pub(super) fn key_named(home: &Home, name: &str) -> Result<Option<VerifierKey>, Failure> {
+    /// What is known of the log of this name, whichever relay it is of.
+    pub(super) fn named(home: &Home, name: &str) -> Result<Self, Failure> {
         for (relay, stored) in read(home)?.logs {
             let known = Self::from_stored(home, &relay, Some(stored))?;
-            if let Some(key) = known.key.filter(|key| key.name() == name) {
-                return Ok(Some(key));
+            if known.key.as_ref().is_some_and(|key| key.name() == name) {
+                return Ok(known);
             }
         }
-        Ok(None)
+        Ok(Self::default())
     }
 
     fn from_stored(home: &Home, relay: &str, stored: Option<Stored>) -> Result<Self, Failure> {

@@ -17,7 +17,6 @@ use belay_proto::audit::VerifierKey;
 use clap::Subcommand;
 
 use crate::failure::{EXIT_OK, Failure};
-use crate::output;
 use crate::run::Context;
 
 /// Arguments.
@@ -86,8 +85,8 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
             verify::relay(context, &checkpoint, key, quick).await
         }
         What::Checkpoint => {
-            let log = relay::Log::of(context, None)?.newest().await?;
-            output::raw(log.note.as_bytes()).map(|()| EXIT_OK)
+            let newest = relay::Log::of(context, None)?.newest().await?;
+            show::checkpoint(context, &newest).map(|()| EXIT_OK)
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The relay's audit log, asked for over HTTPS.
 
+use std::time::Duration;
+
 use belay_proto::api::{
     LogCheckpoint, LogConsistencyRequest, LogEntries, LogEntriesRequest, LogProof, path,
 };
 use belay_proto::audit::{BadCheckpoint, Checkpoint, Digest, MAX_PAGE, NoteError, VerifierKey};
+use belay_proto::refusal::Code;
 use belay_tunnel::pki::NoteVerifier;
 use hyper::Method;
 
@@ -11,6 +14,10 @@ use super::known::Known;
 use crate::api::Api;
 use crate::failure::Failure;
 use crate::run::Context;
+
+/// Pauses while the relay says that it is asked too often.
+const PATIENCE: u32 = 60;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The log of the relay one is logged in at.
 pub(super) struct Log {
@@ -54,12 +61,26 @@ impl Log {
         let wanted = upto.saturating_sub(after).clamp(1, MAX_PAGE.into());
         let count = u32::try_from(wanted).unwrap_or(MAX_PAGE);
         let request = LogEntriesRequest { after, count };
-        let page: LogEntries = self.api.send(Method::POST, path::LOG_ENTRIES, &request).await?;
+        let page = self.ask(&request).await?;
         let most = after.saturating_add(wanted);
         if page.upto < after || page.upto > most || page.entries.len() as u64 > wanted {
             return Err(strange("more entries than were asked for"));
         }
         Ok(page)
+    }
+
+    /// Whoever reads a long log asks faster than one person may, and waits a moment then.
+    async fn ask(&self, request: &LogEntriesRequest) -> Result<LogEntries, Failure> {
+        let mut patience = PATIENCE;
+        loop {
+            match self.api.send(Method::POST, path::LOG_ENTRIES, request).await {
+                Err(failure) if failure.token() == Code::Busy.token() && patience > 0 => {
+                    patience -= 1;
+                    tokio::time::sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// A proof that the log of `new` entries begins with the one of `old`.

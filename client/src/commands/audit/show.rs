@@ -4,6 +4,7 @@ use belay_proto::audit::{Entry, Report, VerifierKey};
 use belay_proto::error_line::printable;
 use serde_json::json;
 
+use super::relay::Newest;
 use crate::failure::{EXIT_FAILED, EXIT_OK, Failure};
 use crate::output::{self, Format};
 use crate::run::Context;
@@ -48,6 +49,55 @@ pub(super) fn report(context: &Context, report: &Report, key: &VerifierKey) -> R
         ))?;
     }
     Ok(if intact { EXIT_OK } else { EXIT_FAILED })
+}
+
+/// Prints what was found when only proofs were asked for.
+pub(super) fn consistent(context: &Context, report: &Report) -> Result<(), Failure> {
+    output::show(
+        context.format,
+        &json!({
+            "intact": true,
+            "entries": report.entries,
+            "entries_read": 0,
+            "proven": report.proven,
+            "root": report.checkpoint.as_ref().map(|checkpoint| checkpoint.root),
+            "findings": [],
+        }),
+        |_| {
+            format!(
+                "goes on: the log of {} entries begins with the one of {} known before; no entry \
+                 was read",
+                report.entries, report.proven
+            )
+        },
+    )
+}
+
+/// Prints what an export has.
+pub(super) fn exported(context: &Context, report: &Report, added: u64) -> Result<(), Failure> {
+    match context.format {
+        Format::Json => output::json(&json!({ "entries": report.entries, "added": added })),
+        Format::Text => {
+            output::note(format!(
+                "{added} entries added, {} in all, all as signed",
+                report.entries
+            ));
+            Ok(())
+        }
+    }
+}
+
+/// Prints a signed checkpoint as it is.
+pub(super) fn checkpoint(context: &Context, newest: &Newest) -> Result<(), Failure> {
+    match context.format {
+        Format::Json => output::json(&json!({
+            "vkey": newest.key.to_string(),
+            "size": newest.checkpoint.size,
+            "root": newest.checkpoint.root,
+            "note": newest.note,
+        })),
+        Format::Text => output::raw(newest.note.as_bytes()),
+    }
 }
 
 fn text(finding: &belay_proto::audit::Finding) -> String {

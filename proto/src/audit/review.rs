@@ -219,6 +219,14 @@ impl Review {
         let fits = |one: &&Checkpoint| roots.get(&one.size) == Some(&one.root);
         let last_good = self.own.iter().take_while(fits).last().cloned();
         let bad = self.own.iter().find(|one| !fits(one)).cloned();
+        // Where the entries were touched, a checkpoint from elsewhere that agrees with what was signed
+        // for them is of this history all the same.
+        let hashes =
+            if bad.is_some() { self::roots(&self.claimed, sizes) } else { BTreeMap::new() };
+        let signed_here =
+            |one: &Checkpoint| self.own.contains(one) || hashes.get(&one.size) == Some(&one.root);
+        let agreeing: Vec<Checkpoint> =
+            self.elsewhere.iter().filter(|one| signed_here(one)).cloned().collect();
         let proven = last_good.as_ref().map_or(0, |one| one.size);
         let mut findings = std::mem::take(&mut self.findings);
         findings.extend(self.forks());
@@ -236,6 +244,10 @@ impl Review {
         }
         let mut agree = 0;
         for one in &self.elsewhere {
+            if agreeing.contains(one) {
+                agree = one.size;
+                continue;
+            }
             if one.size > self.entries() {
                 findings.push(Finding::Shorter { have: self.entries(), signed: one.size });
                 break;

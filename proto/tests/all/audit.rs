@@ -318,6 +318,9 @@ fn what_was_done_to_a_copy_is_named_by_entry() {
         let (mut lines, hashes, own) = whole();
         edit(&mut lines);
         let findings = review(&lines, &hashes, &own, &[]).findings;
+        // Who has seen the log before does not take the touched copy for another log.
+        let witness = [Toy(7).seal(&hashes[..13]), Toy(7).seal(&hashes)];
+        assert_eq!(review(&lines, &hashes, &own, &witness).findings, findings);
         let expected: Vec<_> = expected.into_iter().map(Finding::Differs).collect();
         assert!(findings.len() == expected.len(), "{findings:?} {expected:?}");
         if findings != expected {

@@ -31,6 +31,11 @@ pub mod path {
     /// GET → list of open [`super::Session`]: the caller's own, and everybody's for who manages
     /// people.
     pub const SESSIONS: &str = "/v1/sessions";
+    /// GET → list of [`super::Recording`], the newest first.
+    pub const RECORDINGS: &str = "/v1/recordings";
+    /// GET → bytes of a recording's file ([`crate::recording::file`]) from a place on, as many as
+    /// the relay likes to give at once; none at its end.
+    pub const RECORDING: &str = "/v1/recordings/{session}/{from}";
     /// POST [`super::UserRequest`] → [`super::UserAnswer`]; GET → list of [`super::User`].
     pub const USERS: &str = "/v1/users";
     /// PATCH [`super::UserChange`] → [`super::UserChanged`]; `{user}` is a name.
@@ -48,6 +53,29 @@ pub mod path {
 
 /// Longest request body in bytes. The largest, enrolment, is under 4 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// A recording of a session, as the relay has it. What it shows is in its file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recording {
+    /// Of which session.
+    pub session: SessionId,
+    /// Whose session, as the relay's record says.
+    pub user: Option<UserName>,
+    /// On which device, by its name now.
+    pub device: Option<DeviceName>,
+    /// As which account there.
+    pub login: Option<String>,
+    /// When the session was opened.
+    pub opened: Option<UnixTime>,
+    /// When the last event of the recording happened.
+    pub last: UnixTime,
+    /// How many segments are there, those included that the device could not keep.
+    pub segments: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// `whole`, `cut`, or `unfinished`: the end is still to come, or never will.
+    pub state: String,
+}
 
 /// What went wrong, for programs and for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ use crate::ids::{DeviceId, SessionId, UserId};
 use crate::limits::MAX_GRANT_ITEMS;
 use crate::names::{Login, UserName};
 use crate::policy::Action;
+use crate::recording::obligation;
 use crate::time::UnixTime;
 use crate::wire::frame::{FrameError, decode_payload};
 use crate::wire::open::ResumeWindows;
@@ -60,7 +61,7 @@ pub struct Grant {
     /// The session ends by then.
     #[n(10)]
     pub ends: UnixTime,
-    /// What the device must do besides. One it does not know means refusal.
+    /// What the device must do besides ([`obligation`]). One it does not know means refusal.
     #[n(11)]
     pub obligations: Option<Vec<String>>,
     /// The session is open already and is taken up again: the device starts nothing anew, and
@@ -178,7 +179,8 @@ impl SignedGrant {
         {
             return Err(GrantError::Malformed);
         }
-        if let Some(unknown) = obligations.first() {
+        let is_unknown = |obligation: &&String| !obligation::KNOWN.contains(&obligation.as_str());
+        if let Some(unknown) = obligations.iter().find(is_unknown) {
             return Err(GrantError::Obligation(unknown.clone()));
         }
         if now.plus(crate::limits::CERT_BACKDATE) < grant.issued {

@@ -15,6 +15,7 @@ pub mod names;
 pub mod policy;
 pub mod presence;
 pub mod reconnect;
+pub mod recording;
 pub mod refusal;
 pub mod resume;
 pub mod time;

@@ -17,6 +17,8 @@ pub mod capability {
     /// A device that gives a session with a terminal to another client of the same person
     /// ([`crate::grant::Grant::anew`]).
     pub const ATTACH: &str = "attach";
+    /// A device that records sessions ([`crate::recording`]), and a relay that takes recordings.
+    pub const RECORD: &str = "record";
 }
 
 /// The dialler's first message. Who it is stands in its certificate, not here.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use belay_proto::grant::{DOMAIN, signed_bytes};
+use belay_proto::recording;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::token::{Fingerprint, Invitation, Purpose, Secret};
 use belay_proto::version::{ALPN, OLDEST, PROTOCOL};
@@ -127,6 +128,18 @@ fn what_a_grant_signs_is_its_domain_and_its_bytes() {
 }
 
 #[test]
+fn what_a_device_signs_of_a_segment_is_its_domain_and_its_bytes() {
+    assert_eq!(recording::DOMAIN, b"belay recording v1\0");
+    let encoded = minicbor::to_vec(samples::segment()).unwrap();
+    let today = recording::signed_bytes(&encoded);
+    let what = "What ECDSA signs of segment.hex";
+    assert_eq!(frozen("segment-signed-bytes", what, &today), today);
+    let today = recording::digest(&encoded);
+    let what = "What the next segment names segment.hex by: SHA-256";
+    assert_eq!(frozen("segment-digest", what, &today), today);
+}
+
+#[test]
 fn the_frames_length_is_four_bytes_in_network_order() {
     let frame = encode_frame(&Control { ping: Some(7), ..Control::default() }).unwrap();
     assert_eq!(frame, [0, 0, 0, 3, 0xa1, 0, 7]);
@@ -168,7 +181,8 @@ fn no_frozen_file_is_left_untested() {
         .iter()
         .map(|sample| sample.file)
         .chain(FUTURE.iter().map(|(file, _, _)| *file))
-        .chain(["grant-signed-bytes", "invitation-enrol", "invitation-login", "codes"])
+        .chain(["grant-signed-bytes", "segment-signed-bytes", "segment-digest"])
+        .chain(["invitation-enrol", "invitation-login", "codes"])
         .map(|file| format!("{file}.hex"))
         .chain(["api".to_owned()])
         .collect();

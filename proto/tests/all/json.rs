@@ -73,13 +73,16 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::LogCheckpoint>("log-checkpoint");
     answer::<api::LogEntries>("log-entries");
     answer::<api::LogProof>("log-proof");
+    answer::<api::Recording>("recording");
 }
 
 #[test]
 fn every_path_is_the_one_of_the_first_release() {
-    use api::path::{DEVICE, DEVICES, ENROL, LOGIN, TOKENS, USER, USERS, WHOAMI};
+    use api::path::{
+        DEVICE, DEVICES, ENROL, LOGIN, RECORDING, RECORDINGS, TOKENS, USER, USERS, WHOAMI,
+    };
     assert_eq!(
-        [ENROL, LOGIN, WHOAMI, DEVICES, DEVICE, TOKENS, USERS, USER],
+        [ENROL, LOGIN, WHOAMI, DEVICES, DEVICE, TOKENS, USERS, USER, RECORDINGS, RECORDING],
         [
             "/v1/enrol",
             "/v1/login",
@@ -88,7 +91,9 @@ fn every_path_is_the_one_of_the_first_release() {
             "/v1/devices/{device}",
             "/v1/tokens",
             "/v1/users",
-            "/v1/users/{user}"
+            "/v1/users/{user}",
+            "/v1/recordings",
+            "/v1/recordings/{session}/{from}"
         ]
     );
     use api::path::{LOG_CHECKPOINT, LOG_CONSISTENCY, LOG_ENTRIES, LOG_INCLUSION};

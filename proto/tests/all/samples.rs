@@ -3,6 +3,9 @@
 
 use belay_proto::grant::{Grant, SignedGrant};
 use belay_proto::ids::{DeviceId, Epoch, RunId, SessionId, UserId};
+use belay_proto::recording::{
+    End, Opening, Segment, SignedSegment, Upload, Uploaded, VERSION as SEGMENT, stream,
+};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::wire::control::{
@@ -96,7 +99,7 @@ pub(crate) fn signed_grant() -> SignedGrant {
 
 /// All of them, in the order a line sees them.
 pub(crate) fn all() -> Vec<Sample> {
-    [handshake(), control(), opening()].into_iter().flatten().collect()
+    [handshake(), control(), opening(), recordings()].into_iter().flatten().collect()
 }
 
 fn handshake() -> Vec<Sample> {
@@ -254,5 +257,45 @@ fn opening() -> Vec<Sample> {
             "DeliverAnswer: Refused",
             DeliverAnswer { accepted: None, refused: no },
         ),
+    ]
+}
+
+pub(crate) fn segment() -> Segment {
+    Segment {
+        version: SEGMENT,
+        session: SESSION,
+        device: DEVICE,
+        number: 3,
+        before: vec![7; 32].into(),
+        track: 1,
+        first_ms: 1_795_348_800_123,
+        last_ms: 1_795_348_803_000,
+        compressed: Some(true),
+        sealed: None,
+        end: None,
+        payload: b"[0.000001,\"o\",\"$ \"]\n".to_vec().into(),
+    }
+}
+
+fn recordings() -> Vec<Sample> {
+    let sealed = Segment { sealed: Some(true), end: Some(End::Cut), ..segment() };
+    let encoded = minicbor::to_vec(segment()).unwrap();
+    let signed = SignedSegment { segment: encoded.into(), signature: vec![9; 70].into() };
+    let upload = Upload { segment: Some(minicbor::to_vec(&signed).unwrap().into()) };
+    let uploaded = Uploaded { session: Some(SESSION), number: Some(3), refused: None };
+    let refused = Uploaded { refused: Some(refused()), ..uploaded.clone() };
+    let opening = Opening { kind: Some(stream::RECORDINGS.into()) };
+    vec![
+        sample(
+            "segment",
+            "Segment of a recording: what is signed, its domain not in it",
+            segment(),
+        ),
+        sample("segment-end", "Segment, sealed, with which a recording ends that was cut", sealed),
+        sample("signed-segment", "SignedSegment", signed),
+        sample("opening", "Opening of a stream for recordings", opening),
+        sample("upload", "Upload of a segment", upload),
+        sample("uploaded", "Uploaded: it is on the disk", uploaded),
+        sample("upload-refused", "Uploaded: it is not", refused),
     ]
 }

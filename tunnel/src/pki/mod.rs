@@ -10,6 +10,7 @@ mod grant_keys;
 mod identity;
 mod key;
 mod note_keys;
+mod segment_keys;
 mod verify;
 mod witness;
 
@@ -18,5 +19,6 @@ pub use grant_keys::{GrantKeyError, GrantSigner, GrantVerifier};
 pub use identity::{Identity, PeerCertificate, PeerCertificateError};
 pub use key::{KeyError, TlsKey, certificate_to_pem};
 pub use note_keys::{NoteKeyError, NoteSigner, NoteVerifier};
+pub use segment_keys::{DeviceKey, SegmentKeyError};
 pub use verify::{ClientVerifier, FirstContactVerifier, RelayVerifier};
 pub use witness::Witness;

@@ -8,6 +8,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use belay_proto::ids::DeviceId;
 use belay_proto::time::UnixTime;
 use belay_proto::token::Fingerprint;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -66,6 +67,19 @@ fn verify_chain(
         )
         .map_err(judge)?;
     Ok(peer)
+}
+
+/// Which device of this CA a certificate was issued to, whenever that was.
+pub(super) fn issued_device(
+    leaf: &CertificateDer<'_>,
+    ca: &CertificateDer<'_>,
+) -> Result<DeviceId, Error> {
+    match verify_chain(leaf, ca, KeyUsage::client_auth(), UnixTime(0))?.identity {
+        Identity::Device(id) => Ok(id),
+        Identity::User { .. } | Identity::Relay { .. } => {
+            Err(Error::InvalidCertificate(CertificateError::InvalidPurpose))
+        }
+    }
 }
 
 fn bad_encoding() -> Error {

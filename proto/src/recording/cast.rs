@@ -1,0 +1,218 @@
+//! asciicast v3 (<https://docs.asciinema.org/manual/asciicast/v3/>): one line of JSON each, a header
+//! and then events whose times count from the event before.
+//!
+//! Of the format's own codes a recording has `o`, `r`, `m` and `x`. Two more are Belay's: `e` is what
+//! a command wrote to its standard error, `b` is a fact as a JSON object in a string. A reader that
+//! does not know a code passes over the event, as the format asks, so every track plays in other
+//! people's players.
+
+use std::time::Duration;
+
+use crate::time::UnixTime;
+
+/// An event's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// What a terminal or a command's standard output showed.
+    Output,
+    /// What a command wrote to its standard error.
+    Error,
+    /// Another size: `120x40`.
+    Resize,
+    /// A place to jump to.
+    Marker,
+    /// A fact ([`Fact`]).
+    Belay,
+    /// The program's status.
+    Exit,
+}
+
+impl Code {
+    /// The letter.
+    pub const fn letter(self) -> char {
+        match self {
+            Self::Output => 'o',
+            Self::Error => 'e',
+            Self::Resize => 'r',
+            Self::Marker => 'm',
+            Self::Belay => 'b',
+            Self::Exit => 'x',
+        }
+    }
+}
+
+/// A track's first line.
+#[derive(Debug, Clone, Copy)]
+pub struct Header<'a> {
+    /// The terminal's size.
+    pub columns: u16,
+    /// See `columns`.
+    pub rows: u16,
+    /// The terminal's name, where there is one.
+    pub term: Option<&'a str>,
+    /// When the track began.
+    pub begun: UnixTime,
+    /// What runs; absent for a login shell.
+    pub command: Option<&'a str>,
+    /// One line for a person.
+    pub title: &'a str,
+    /// Its number in the session.
+    pub track: u32,
+    /// `session`, `terminal`, `command` or `files`.
+    pub kind: &'a str,
+}
+
+impl Header<'_> {
+    /// Appends the line. Belay's own part stands in a key the format does not have.
+    pub fn write(&self, out: &mut String) {
+        let Self { columns, rows, begun, track, .. } = self;
+        out.push_str(&format!("{{\"version\":3,\"term\":{{\"cols\":{columns},\"rows\":{rows}"));
+        if let Some(term) = self.term {
+            out.push_str(",\"type\":");
+            string(term, out);
+        }
+        out.push_str(&format!("}},\"timestamp\":{}", begun.0));
+        if let Some(command) = self.command {
+            out.push_str(",\"command\":");
+            string(command, out);
+        }
+        out.push_str(",\"title\":");
+        string(self.title, out);
+        out.push_str(&format!(",\"belay\":{{\"track\":{track},\"kind\":"));
+        string(self.kind, out);
+        out.push_str("}}\n");
+    }
+}
+
+/// Appends an event's line. `after` is the time since the track's event before.
+pub fn event(after: Duration, code: Code, text: &str, out: &mut String) {
+    let (seconds, micros) = (after.as_secs(), after.subsec_micros());
+    out.push_str(&format!("[{seconds}.{micros:06},\"{}\",", code.letter()));
+    string(text, out);
+    out.push_str("]\n");
+}
+
+/// Longest line of an event with so many bytes of text: a control character takes six.
+pub const fn longest_line(text: usize) -> usize {
+    6 * text + 40
+}
+
+/// Appends a JSON string (RFC 8259 §7).
+pub fn string(text: &str, out: &mut String) {
+    out.push('"');
+    let mut plain = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        // Both ends are at ASCII characters, so at boundaries.
+        out.push_str(text.get(plain..at).unwrap_or_default());
+        plain = at + 1;
+        match byte {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            control => out.push_str(&format!("\\u{control:04x}")),
+        }
+    }
+    out.push_str(text.get(plain..).unwrap_or_default());
+    out.push('"');
+}
+
+/// A fact: one JSON object, made field by field. Every fact has `what`.
+#[derive(Debug, Clone)]
+pub struct Fact(String);
+
+impl Fact {
+    /// Begins one.
+    pub fn new(what: &str) -> Self {
+        let mut object = String::from("{\"what\":");
+        string(what, &mut object);
+        Self(object)
+    }
+
+    fn key(&mut self, key: &str) {
+        self.0.push(',');
+        string(key, &mut self.0);
+        self.0.push(':');
+    }
+
+    /// With a text; an empty one is left out.
+    #[must_use]
+    pub fn text(mut self, key: &str, text: &str) -> Self {
+        if !text.is_empty() {
+            self.key(key);
+            string(text, &mut self.0);
+        }
+        self
+    }
+
+    /// With a number.
+    #[must_use]
+    pub fn number(mut self, key: &str, number: impl Into<i128>) -> Self {
+        self.key(key);
+        self.0.push_str(&number.into().to_string());
+        self
+    }
+
+    /// The object.
+    pub fn finish(mut self) -> String {
+        self.0.push('}');
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_header_is_one_line_of_the_format() {
+        let mut out = String::new();
+        let header = Header {
+            columns: 80,
+            rows: 24,
+            term: Some("xterm-256color"),
+            begun: UnixTime(1_800_000_000),
+            command: Some("echo \"a\nb\""),
+            title: "anna as root",
+            track: 3,
+            kind: "terminal",
+        };
+        header.write(&mut out);
+        assert_eq!(out.lines().count(), 1);
+        let read: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(read["version"], 3);
+        assert_eq!(read["term"]["cols"], 80);
+        assert_eq!(read["command"], "echo \"a\nb\"");
+        assert_eq!(read["belay"]["track"], 3);
+    }
+
+    #[test]
+    fn a_fact_is_one_object() {
+        let fact =
+            Fact::new("closed").text("detail", "a\"b").text("none", "").number("bytes", 7_u32);
+        let read: Value = serde_json::from_str(&fact.finish()).unwrap();
+        assert_eq!(read, serde_json::json!({"what": "closed", "detail": "a\"b", "bytes": 7}));
+    }
+
+    proptest! {
+        #[test]
+        fn an_event_is_one_bounded_line_that_reads_back(text: String, micros in 0_u64..1 << 40) {
+            let mut out = String::new();
+            event(Duration::from_micros(micros), Code::Output, &text, &mut out);
+            prop_assert_eq!(out.lines().count(), 1);
+            prop_assert!(out.len() <= longest_line(text.len()));
+            let read: (f64, String, String) = serde_json::from_str(&out).unwrap();
+            prop_assert!((read.0 - micros as f64 / 1e6).abs() < 1e-6);
+            prop_assert_eq!(read.1, "o");
+            prop_assert_eq!(read.2, text);
+        }
+    }
+}

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Attach(commands::attach::Args),
     /// List open sessions
     Sessions(commands::sessions::Args),
+    /// Show what was recorded of a session, once it is checked
+    Play(commands::play::Args),
     /// Carry an ssh connection over standard input and output (for ProxyCommand)
     Proxy(commands::proxy::Args),
     /// Print or install the configuration that lets plain ssh reach devices

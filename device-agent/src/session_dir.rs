@@ -40,6 +40,9 @@ pub(crate) struct Record {
     /// Open terminals: path and process, as utmp knows them.
     #[serde(default)]
     pub(crate) terminals: Vec<(String, u32)>,
+    /// What its grant obliges to.
+    #[serde(default)]
+    pub(crate) obligations: Vec<String>,
 }
 
 /// The directory.
@@ -178,6 +181,7 @@ mod tests {
             ends: UnixTime(2),
             process: ProcessId::of(std::process::id()).unwrap(),
             terminals: vec![("/dev/pts/3".into(), 7)],
+            obligations: vec!["record".into()],
         }
     }
 

@@ -23,6 +23,8 @@ mod neighbours;
 mod openssh;
 #[path = "worker/reattach.rs"]
 mod reattach;
+#[path = "worker/recording.rs"]
+mod recording;
 #[path = "worker/refusals.rs"]
 mod refusals;
 #[path = "worker/rig.rs"]

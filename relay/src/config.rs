@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use belay_proto::recording::Policy;
 use belay_proto::wire::open::ResumeWindows;
 use belay_tunnel::address::RelayAddress;
 use serde::Deserialize;
@@ -103,6 +104,8 @@ pub struct Sessions {
     pub per_user: u32,
     /// How long one may be without its client before the device ends it.
     pub windows: ResumeWindows,
+    /// Whether they are recorded.
+    pub recording: Policy,
 }
 
 /// Bounds of the HTTPS listener.
@@ -143,6 +146,7 @@ macro_rules! settings {
             listen: String,
             #[serde(default)]
             audit_checkpoints_to: Option<String>,
+            recording: Option<String>,
             $(#[serde(default)] $key: Option<u32>,)*
         }
 
@@ -179,7 +183,10 @@ macro_rules! settings {
                  listen = \"{listen}\"\n\n\
                  # A file that the audit log's signed checkpoints are added to, for a witness: on a\n\
                  # mount that whoever owns this machine cannot rewrite. Without it nothing is written.\n\
-                 # audit_checkpoints_to = \"/mnt/witness/checkpoints\"\n"
+                 # audit_checkpoints_to = \"/mnt/witness/checkpoints\"\n\n\
+                 # Whether devices record sessions: \"best-effort\", which marks what could not be kept,\n\
+                 # \"required\", which refuses or ends a session that cannot be recorded whole, or \"off\".\n\
+                 # recording = \"best-effort\"\n"
             );
             $(
                 text.push_str(concat!("\n", $("#", $doc, "\n",)*));
@@ -283,6 +290,15 @@ impl Config {
             let got = read.audit_checkpoints_to.as_deref().unwrap_or_default();
             return Err(value("audit_checkpoints_to", got, "a path that begins with /"));
         }
+        let recording = match read.recording.as_deref() {
+            None | Some("best-effort") => Policy::BestEffort,
+            Some("required") => Policy::Required,
+            Some("off") => Policy::Off,
+            Some(other) => {
+                let rule = "\"best-effort\", \"required\" or \"off\"";
+                return Err(value("recording", other, rule));
+            }
+        };
         let n = read.numbers(file)?;
         // A tenth of a minute's worth at once.
         let allow = |per_minute: u32| Allowance::new((per_minute / 6).max(5), per_minute);
@@ -303,6 +319,7 @@ impl Config {
                     interactive: n.resume_interactive_seconds,
                     other: n.resume_other_seconds,
                 },
+                recording,
             },
             https: Https {
                 connections: n.https_connections as usize,
@@ -370,6 +387,17 @@ mod tests {
     #[test]
     fn by_default_a_session_waits_as_long_as_the_protocol_says() {
         assert_eq!(parse(LEAST).unwrap().sessions.windows, ResumeWindows::default());
+    }
+
+    #[test]
+    fn sessions_are_recorded_as_well_as_it_can_be_done_unless_it_is_said_otherwise() {
+        let policy = |line: &str| parse(&format!("{LEAST}{line}")).map(|c| c.sessions.recording);
+        assert_eq!(policy("").unwrap(), Policy::BestEffort);
+        assert_eq!(policy("recording = \"best-effort\"").unwrap(), Policy::BestEffort);
+        assert_eq!(policy("recording = \"required\"").unwrap(), Policy::Required);
+        assert_eq!(policy("recording = \"off\"").unwrap(), Policy::Off);
+        let line = policy("recording = \"on\"").unwrap_err().to_string();
+        assert!(line.contains("recording is \"on\""), "{line}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod listen;
 pub mod login;
 pub mod presence;
 pub mod rate;
+pub mod recordings;
 mod reported;
 pub mod run;
 mod secret;

@@ -27,6 +27,7 @@ use crate::line::{
     Door, Flapping, Limits, Listener, Registry, Shared, tell_left_lines, watch_changes,
 };
 use crate::listen::https;
+use crate::recordings::Recordings;
 use crate::store::{Event, EventKind, Store};
 
 /// QUIC first packets that may wait to be looked at: a burst of a fleet that comes back. Each holds
@@ -66,6 +67,8 @@ pub async fn run(
     let store = Store::open(&config.data).await?;
     store.record(Event::new(EventKind::RelayStarted).detail(crate::api::SOFTWARE)).await?;
 
+    let recordings = Recordings::open(&config.data).context("cannot make DATA/recordings")?;
+
     let left = store.take_left_lines().await?;
     let strangers = Arc::new(Strangers::new(store.clone()));
     let registry = Arc::new(Registry::default());
@@ -73,6 +76,7 @@ pub async fn run(
     let shared = Arc::new(Shared {
         store: store.clone(),
         authority: Arc::clone(&authority),
+        recordings: Arc::clone(&recordings),
         registry: Arc::clone(&registry),
         strangers: Arc::clone(&strangers),
         flapping: Flapping::default(),
@@ -86,7 +90,7 @@ pub async fn run(
         store.clone(),
         Arc::clone(&authority),
         Arc::clone(&registry) as Arc<dyn crate::presence::Presence>,
-        Arc::clone(&strangers),
+        (Arc::clone(&strangers), recordings),
     )?;
     let keepers = TaskTracker::new();
     let door = Door::new(Arc::clone(&shared));

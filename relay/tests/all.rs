@@ -20,6 +20,8 @@ mod lines;
 mod login;
 #[path = "all/manage.rs"]
 mod manage;
+#[path = "all/recordings.rs"]
+mod recordings;
 #[path = "all/routes.rs"]
 mod routes;
 #[path = "all/sessions.rs"]

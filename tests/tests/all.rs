@@ -35,6 +35,8 @@ mod hostile;
 mod lab;
 #[path = "all/quickstart.rs"]
 mod quickstart;
+#[path = "all/recording.rs"]
+mod recording;
 #[path = "all/refusals.rs"]
 mod refusals;
 #[path = "all/resume.rs"]

@@ -8,6 +8,7 @@ use belay_proto::api::ApiError;
 use belay_proto::token::Fingerprint;
 use belay_tunnel::pki::{FirstContactVerifier, RelayVerifier};
 use belay_tunnel::{https, tls};
+use bytes::Bytes;
 use hyper::Method;
 use rustls::ClientConfig;
 use serde::Serialize;
@@ -98,19 +99,32 @@ impl Api {
         self.ask(method, path, body).await
     }
 
+    /// Asks for something that is no JSON.
+    ///
+    /// # Errors
+    /// What the relay refused with, or why it could not be asked.
+    pub async fn bytes(&self, path: &str) -> Result<Bytes, Failure> {
+        self.exchange(Method::GET, path, Vec::new()).await
+    }
+
     async fn ask<A: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         body: Vec<u8>,
     ) -> Result<A, Failure> {
+        let answer = self.exchange(method, path, body).await?;
+        serde_json::from_slice(&answer).map_err(|e| {
+            Failure::new("protocol", format!("the relay's answer cannot be read: {e}"))
+                .remedy("check that relay and client are of compatible versions")
+        })
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
         let (status, answer) =
             https::exchange(&self.relay, &self.tls, SOFTWARE, method, path, body).await?;
         if status.is_success() {
-            return serde_json::from_slice(&answer).map_err(|e| {
-                Failure::new("protocol", format!("the relay's answer cannot be read: {e}"))
-                    .remedy("check that relay and client are of compatible versions")
-            });
+            return Ok(answer);
         }
         Err(match serde_json::from_slice::<ApiError>(&answer) {
             Ok(error) => Failure::new(known_token(&error.code), &error.cause).remedy(&error.remedy),

@@ -8,6 +8,7 @@ pub mod devices;
 pub mod doctor;
 pub mod exec;
 pub mod login;
+pub mod play;
 pub mod proxy;
 mod session;
 pub mod sessions;

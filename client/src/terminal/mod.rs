@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::output;
 
 pub use escapes::{Escapes, Typed};
-use raw::RawMode;
+pub(crate) use raw::RawMode;
 
 #[cfg(not(unix))]
 use elsewhere as platform;

@@ -10,10 +10,10 @@ use std::sync::Once;
 use crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 
 /// Held while the terminal is raw.
-pub(super) struct RawMode(());
+pub(crate) struct RawMode(());
 
 impl RawMode {
-    pub(super) fn enter() -> io::Result<Self> {
+    pub(crate) fn enter() -> io::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
             let before = panic::take_hook();

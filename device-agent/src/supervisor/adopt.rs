@@ -27,6 +27,11 @@ pub(super) async fn adopt_all(agent: &Arc<Agent>) -> std::io::Result<()> {
             tracing::error!(%error, "a session was not adopted");
         }
     }
+    let running = agent.sessions.all();
+    let unended = agent.spool.as_ref().map(|spool| spool.unended()).unwrap_or_default();
+    for session in unended.into_iter().filter(|session| !running.contains(session)) {
+        agent.cut_recording(session).await;
+    }
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use super::better::{Better, Coming};
 use super::line::Line;
 use super::mapping::Mapping;
 use super::sessions::Departures;
-use super::{Agent, eager, renewal, session};
+use super::{Agent, eager, renewal, session, upload};
 
 /// Probes the relay may miss before this end takes the line for dead.
 const PROBES_MISSED: u32 = 2;
@@ -100,6 +100,11 @@ struct Holding {
 pub(super) async fn hold(line: Line, agent: &Arc<Agent>, relay: &RelayAddress) -> Outcome {
     // The sessions that ended since the greeting was written are told of now.
     let mut attachments = JoinSet::new();
+    if let Some(spool) = &agent.spool
+        && line.takes_recordings()
+    {
+        attachments.spawn(upload::upload(line.carrier.clone(), Arc::clone(spool)));
+    }
     let every = Duration::from_secs(u64::from(line.welcome.probe_seconds.unwrap_or(25)))
         .max(Duration::from_secs(1));
     let now = Instant::now();

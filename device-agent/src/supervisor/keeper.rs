@@ -6,8 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use belay_proto::error_line::one_line;
 use belay_proto::ids::SessionId;
+use belay_proto::recording::Policy;
 use tokio::process::Child;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Agent;
@@ -16,7 +19,7 @@ use super::tell::tell;
 use super::utmp::Terminals;
 use crate::process_id::ProcessId;
 use crate::session_dir::Record;
-use crate::worker::{ControlLine, WorkerEvent};
+use crate::worker::{ControlLine, Recorded, WorkerEvent};
 
 /// What a worker has to end in that was told to: it says goodbye to its client, lets its programs
 /// take what was sent to them, and tells its last events, in two seconds each.
@@ -64,6 +67,10 @@ pub(super) async fn keep(agent: Arc<Agent>, kept: Kept) {
             event = control.next() => match event {
                 Ok(Some(event)) => {
                     tell(&record, &event);
+                    if let WorkerEvent::Recorded(recorded) = event {
+                        keep_recorded(&agent, &held, &record, recorded).await;
+                        continue;
+                    }
                     if note_terminals(&event, &mut terminals, &mut record)
                         && let Err(error) = agent.sessions.dir.write(&record)
                     {
@@ -102,10 +109,30 @@ pub(super) async fn keep(agent: Arc<Agent>, kept: Kept) {
         }
     }
     let status = gone(session, record.process, child).await;
+    agent.cut_recording(session).await;
     terminals.close();
     let reason = reason.unwrap_or_else(|| format!("the worker ended by itself{status}"));
     tracing::info!(%session, user = %record.user_name, login = %record.login, reason, "session closed");
     place.reason = Some(reason);
+}
+
+/// Into the spool. A recording that must be whole ends its session when it cannot be kept.
+async fn keep_recorded(agent: &Agent, held: &Held, record: &Record, recorded: Recorded) {
+    let session = record.session;
+    let Some(spool) = agent.spool.clone() else { return };
+    let kept = spawn_blocking(move || spool.append(session, &recorded)).await;
+    let error = match kept {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => one_line(&error),
+        Err(error) => error.to_string(),
+    };
+    let required = Policy::of(&record.obligations) == Policy::Required;
+    if required {
+        held.end(&format!("the session must be recorded, and cannot be: {error}"));
+    }
+    if held.recording_fails() {
+        tracing::error!(%session, required, error, "a recording has a gap");
+    }
 }
 
 /// Whether the open terminals are others now.

@@ -183,6 +183,12 @@ impl Line {
         }
     }
 
+    /// Whether the relay takes recordings.
+    pub(super) fn takes_recordings(&self) -> bool {
+        let named = self.welcome.capabilities.iter().flatten();
+        named.into_iter().any(|capability| capability == capability::RECORD)
+    }
+
     pub(super) fn renewal_due(&self, agent: &Agent) -> Duration {
         let certificate = agent
             .state
@@ -242,6 +248,14 @@ async fn dial(wanted: &Wanted) -> Result<Carrier, LineError> {
     Ok(dialled.carrier)
 }
 
+fn capabilities(agent: &Agent) -> Vec<String> {
+    let mut all = vec![capability::ATTACH.to_owned()];
+    if agent.spool.is_some() {
+        all.push(capability::RECORD.to_owned());
+    }
+    all
+}
+
 async fn greet(
     agent: &Agent,
     carrier: &Carrier,
@@ -266,7 +280,7 @@ async fn greet(
         software: Some(SOFTWARE.to_owned()),
         hostname: Some(hostname()),
         platform: Some(platform()),
-        capabilities: Some(vec![capability::ATTACH.to_owned()]),
+        capabilities: Some(capabilities(agent)),
         name: Some(name.to_string()),
         sessions: Some(agent.sessions.all()),
         run: agent.run,

@@ -6,7 +6,8 @@
 //! privileges; workers do.
 //!
 //! `line` makes a line, `hold` holds it and `better` looks for a better one; `session` serves each stream the relay opens on it.
-//! `sessions` is what there is, `keeper` keeps one, `adopt` takes over what was left running.
+//! `sessions` is what there is, `keeper` keeps one, `adopt` takes over what was left running. `spool`
+//! keeps what was recorded, and `upload` brings it to the relay.
 
 mod adopt;
 mod attachment;
@@ -22,8 +23,10 @@ mod renewal;
 mod replay;
 mod session;
 mod sessions;
+mod spool;
 mod status;
 mod tell;
+mod upload;
 mod utmp;
 
 use std::sync::Arc;
@@ -31,6 +34,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use anyhow::Context as _;
 use belay_proto::grant::{Grant, GrantError, SignedGrant, Verified};
+use belay_proto::ids::SessionId;
 use belay_proto::time::UnixTime;
 use belay_proto::wire::control::Run;
 use belay_tunnel::address::RelayAddress;
@@ -40,6 +44,7 @@ use belay_tunnel::pki::GrantVerifier;
 use belay_tunnel::reach::Backoff;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::session_dir::SessionDir;
 use crate::state::{Enrolment, State};
@@ -48,6 +53,7 @@ use line::{Line, LineError};
 pub(crate) use networks::known_nat;
 use replay::Seen;
 use sessions::Sessions;
+use spool::Spool;
 use status::Status;
 pub use status::{Loss, StatusFile};
 
@@ -61,6 +67,8 @@ struct Agent {
     seen: Seen,
     sessions: Arc<Sessions>,
     status: Status,
+    /// Where recordings wait for the relay; `None` where the disk has no place for them.
+    spool: Option<Arc<Spool>>,
     /// What was seen of the carriers, over all lines.
     history: Arc<History>,
     run: Option<Run>,
@@ -71,6 +79,26 @@ impl Agent {
     /// The relay's time, as well as this device knows it.
     fn now(&self) -> UnixTime {
         clock::now().corrected(self.correction.load(Ordering::Relaxed))
+    }
+
+    /// The relay's time in milliseconds.
+    fn now_ms(&self) -> u64 {
+        self.now().0.saturating_mul(1000)
+    }
+
+    /// A recording whose worker is gone has ended, whether it was ended or not.
+    async fn cut_recording(&self, session: SessionId) {
+        let Some(spool) = self.spool.clone() else { return };
+        let now = self.now_ms();
+        let cut = tokio::task::spawn_blocking(move || spool.cut(session, now)).await;
+        match cut {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let error = belay_proto::error_line::one_line(&error);
+                tracing::error!(%session, error, "a recording cannot be ended");
+            }
+            Err(error) => tracing::error!(%session, %error, "ending a recording failed"),
+        }
     }
 
     /// The relay told its time.
@@ -108,6 +136,7 @@ pub async fn run(state: State, stop: CancellationToken) -> anyhow::Result<()> {
         seen: Seen::default(),
         sessions: Arc::new(Sessions::new(sessions)),
         status: Status::new(state.clone(), &enrolment),
+        spool: open_spool(&state, &enrolment)?,
         history: Arc::default(),
         state,
         enrolment,
@@ -117,15 +146,33 @@ pub async fn run(state: State, stop: CancellationToken) -> anyhow::Result<()> {
         device = %agent.enrolment.device, name = %agent.enrolment.name, %relay, "agent started"
     );
     adopt::adopt_all(&agent).await.context("cannot look for running sessions")?;
+    let syncing = TaskTracker::new();
+    let sync_until = CancellationToken::new();
+    if let Some(spool) = &agent.spool {
+        syncing.spawn(Arc::clone(spool).keep_synced(sync_until.clone()));
+    }
     let held = hold_lines(&agent, &relay).await;
     // The keepers see the stop too, and leave their workers running.
     agent.stop.cancel();
     agent.sessions.keepers.close();
     agent.sessions.keepers.wait().await;
+    syncing.close();
+    sync_until.cancel();
+    syncing.wait().await;
     held?;
     agent.status.down("the agent was stopped");
     tracing::info!("agent stopped");
     Ok(())
+}
+
+/// Where recordings wait. Without it the device says that it cannot record, and works.
+fn open_spool(state: &State, enrolment: &Enrolment) -> anyhow::Result<Option<Arc<Spool>>> {
+    let key = state.key()?;
+    let opened = Spool::open(state.dir(), key, enrolment.device);
+    let failed = |error: &std::io::Error| {
+        tracing::error!(%error, "no place for recordings; sessions that need one are refused");
+    };
+    Ok(opened.inspect_err(failed).ok().map(Arc::new))
 }
 
 /// One line after another, until the agent is to stop.

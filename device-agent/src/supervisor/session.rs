@@ -8,6 +8,7 @@ use belay_proto::error_line::one_line;
 use belay_proto::grant::{Grant, GrantError};
 use belay_proto::ids::SessionId;
 use belay_proto::limits::OPEN_DEADLINE;
+use belay_proto::recording::{Policy, obligation};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, ResumeWindows, kind};
 use belay_tunnel::carrier::{RecvHalf, ResetCode, SendHalf};
@@ -142,6 +143,7 @@ async fn begin(grant: &Grant, agent: &Arc<Agent>) -> Result<Arc<Held>, Refused> 
     if !agent.seen.take(grant.session, grant.open_by, agent.now()) {
         return Err(Refused::new(Code::BadGrant, "the grant was used before", "ask for a new one"));
     }
+    recordable(grant, agent)?;
     let place = agent.sessions.reserve(grant.session)?;
     let order = order(grant, agent).map_err(|error| {
         tracing::error!(%error, "cannot make a worker's order");
@@ -165,6 +167,30 @@ async fn begin(grant: &Grant, agent: &Arc<Agent>) -> Result<Arc<Held>, Refused> 
     let kept = Kept { held: Arc::clone(&held), record, control, child: Some(child) };
     agent.sessions.keepers.spawn(keep(Arc::clone(agent), kept));
     Ok(held)
+}
+
+/// What the grant obliges this device to. A recording that is to be made as well as it can be is not
+/// begun where there is no place for it.
+fn obligations(grant: &Grant, agent: &Agent) -> Vec<String> {
+    let mut obligations = grant.obligations.clone().unwrap_or_default();
+    if agent.spool.is_none() {
+        obligations.retain(|named| named != obligation::RECORD);
+    }
+    obligations
+}
+
+/// Whether a session that must be recorded can be.
+fn recordable(grant: &Grant, agent: &Agent) -> Result<(), Refused> {
+    let required = Policy::of(grant.obligations.as_deref().unwrap_or_default()) == Policy::Required;
+    let has_room = agent.spool.as_ref().is_some_and(|spool| !spool.is_full());
+    if required && !has_room {
+        return Err(Refused::new(
+            Code::Busy,
+            "sessions must be recorded, and the device has no room for a recording",
+            "it has when the relay has taken what waits there; look at the disks of both",
+        ));
+    }
+    Ok(())
 }
 
 fn not_started(error: &(dyn std::error::Error + 'static)) -> Refused {
@@ -233,6 +259,7 @@ fn record(grant: &Grant, agent: &Agent, process: ProcessId) -> Record {
         ends: grant.ends,
         process,
         terminals: Vec::new(),
+        obligations: obligations(grant, agent),
     }
 }
 
@@ -248,7 +275,7 @@ fn order(grant: &Grant, agent: &Agent) -> anyhow::Result<WorkerOrder> {
         user_cas: agent.enrolment.ssh_user_cas.clone(),
         clock_correction: agent.correction.load(std::sync::atomic::Ordering::Relaxed),
         expires_at: grant.ends.0,
-        obligations: grant.obligations.clone().unwrap_or_default(),
+        obligations: obligations(grant, agent),
         env: Vec::new(),
         // A relay that names none lets nobody come back.
         windows: grant.windows.unwrap_or(ResumeWindows { interactive: 0, other: 0 }),

@@ -3,6 +3,7 @@
 //! Its law: at most [`DEVICE_SESSIONS`], and one that is here has a worker, or is just getting one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use belay_proto::ids::{SessionId, UserId};
@@ -23,6 +24,8 @@ pub(super) struct Held {
     login: Login,
     /// Why it is to end; the first reason counts.
     end: watch::Sender<Option<String>>,
+    /// Its recording has a gap, and that was said.
+    has_gap: AtomicBool,
 }
 
 impl Held {
@@ -32,11 +35,17 @@ impl Held {
             user: record.user,
             login: record.login.clone(),
             end: watch::Sender::new(None),
+            has_gap: AtomicBool::new(false),
         })
     }
 
     pub(super) const fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Its recording has a gap. Whether that is news.
+    pub(super) fn recording_fails(&self) -> bool {
+        !self.has_gap.swap(true, Ordering::Relaxed)
     }
 
     /// Asks for its end.
@@ -287,6 +296,7 @@ mod tests {
             ends: UnixTime(2),
             process: ProcessId::of(std::process::id()).unwrap(),
             terminals: Vec::new(),
+            obligations: Vec::new(),
         })
     }
 

@@ -36,6 +36,9 @@ pub(super) fn tell(record: &Record, event: &WorkerEvent) {
         WorkerEvent::PtyClosed { channel, tty, pid } => {
             tracing::debug!(%session, %user, %login, channel, tty, pid, "terminal closed");
         }
+        WorkerEvent::Recorded(recorded) => {
+            tracing::trace!(%session, ?recorded, "recorded");
+        }
         WorkerEvent::Ended { reason } => {
             tracing::debug!(%session, %user, %login, reason, "worker ended");
         }

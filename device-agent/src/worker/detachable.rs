@@ -17,7 +17,8 @@ use super::dock::{Berth, Dock, Fresh, Harbour};
 use super::event::WorkerEvent;
 use super::gate::Events;
 use super::greeted::{Fate, Greeted, Leave, Parting};
-use super::limits::{CLOSE_TIMEOUT, CLOSINGS, EVENTS, FAREWELL, LAST_WORDS};
+use super::limits::{CLOSE_TIMEOUT, CLOSINGS, EVENTS, FAREWELL, LAST_WORDS, RECORD_LAST};
+use super::record::{Permits, Recorder, Scribe};
 use super::run::Session;
 use super::ssh::{self, Because, End, Serving};
 use super::teller::Teller;
@@ -46,7 +47,10 @@ pub(super) async fn serve(session: Session, moorings: Moorings) -> anyhow::Resul
     let (sender, receiver) = mpsc::channel(EVENTS + CLOSINGS);
     // One waits at most: the newest replaces.
     let (lines, new_lines) = mpsc::channel(1);
-    let events = Events::new(sender);
+    let recorder = Recorder::new(session.recording);
+    let permits = Permits::new();
+    let scribe = Scribe::new(&recorder, permits.clone());
+    let events = Events::new(sender, recorder.clone());
     // Whom nobody may come back to leaves no terminal behind.
     let terminals = Terminals::new(events.clone(), moorings.windows.interactive > 0);
     let harbour = Harbour::new(terminals.count());
@@ -58,11 +62,14 @@ pub(super) async fn serve(session: Session, moorings: Moorings) -> anyhow::Resul
         let harbour = Arc::clone(&harbour);
         move || harbour.standing()
     };
-    let mut teller = Teller::new(receiver, new_lines, harbour.end.clone(), standing);
+    let mut teller = Teller::new(receiver, new_lines, harbour.end.clone(), permits, standing);
 
     let (end, told) = {
         let tell = teller.tell(control);
         tokio::pin!(tell);
+        let scribing = scribe.write(events.clone());
+        tokio::pin!(scribing);
+        let mut written = false;
         let connections = Connections {
             session: Arc::new(session),
             terminals,
@@ -70,23 +77,40 @@ pub(super) async fn serve(session: Session, moorings: Moorings) -> anyhow::Resul
             harbour: Arc::clone(&harbour),
             windows: moorings.windows,
         };
-        let (end, attacher) = tokio::select! {
-            end = connections.serve(first) => end,
-            never = dock.serve() => match never {},
-            // Not before the last event, which is ours to send.
-            () = &mut tell => anyhow::bail!("the events have no way out"),
+        let (end, attacher) = {
+            let serving = connections.serve(first);
+            tokio::pin!(serving);
+            loop {
+                tokio::select! {
+                    end = &mut serving => break end,
+                    never = dock.serve() => match never {},
+                    // Not before the last event, which is ours to send.
+                    () = &mut tell => anyhow::bail!("the events have no way out"),
+                    // Only where nothing is recorded.
+                    () = &mut scribing, if !written => written = true,
+                }
+            }
         };
         drop(connections);
         tracing::info!(reason = %end.reason, "session ended");
-        let ended = WorkerEvent::Ended { reason: end.reason.clone() };
-        if let Err(denied) = events.send(ended).await {
-            tracing::warn!(%denied, "the end was not told");
-        }
-        drop(events);
+        recorder.end(&end.reason);
+        let last_words = async {
+            // The end of the recording comes before the end of the session.
+            if !written && timeout(RECORD_LAST, &mut scribing).await.is_err() {
+                tracing::warn!("the recording's end was not taken");
+            }
+            let ended = WorkerEvent::Ended { reason: end.reason.clone() };
+            if let Err(denied) = events.send(ended).await {
+                tracing::warn!(%denied, "the end was not told");
+            }
+        };
         let patience = if end.in_haste { FAREWELL } else { LAST_WORDS };
         let told = tokio::select! {
             (told, ()) = async {
-                tokio::join!(timeout(patience, &mut tell), close(&end, &attacher, &harbour))
+                let telling = async {
+                    tokio::join!(last_words, &mut tell);
+                };
+                tokio::join!(timeout(patience, telling), close(&end, &attacher, &harbour))
             } => told.is_ok(),
             never = dock.serve() => match never {},
             // Nobody is waited for any longer.

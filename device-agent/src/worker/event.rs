@@ -160,6 +160,38 @@ pub enum WorkerEvent {
         #[n(0)]
         reason: String,
     },
+    /// A few seconds of the session's recording.
+    #[n(9)]
+    Recorded(#[n(0)] Recorded),
+}
+
+/// A segment of the session's recording, before the supervisor signs it.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Recorded {
+    /// Counts from 0. Told again with the same number when the supervisor died before it had heard.
+    #[n(0)]
+    pub number: u64,
+    #[n(1)]
+    pub track: u32,
+    #[n(2)]
+    pub first_ms: u64,
+    #[n(3)]
+    pub last_ms: u64,
+    #[n(4)]
+    pub compressed: Option<bool>,
+    /// The recording ends with it.
+    #[n(5)]
+    pub end: Option<bool>,
+    #[n(6)]
+    pub payload: minicbor::bytes::ByteVec,
+}
+
+impl std::fmt::Debug for Recorded {
+    /// What was shown has no place in a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "segment {} of track {}, {} bytes", self.number, self.track, self.payload.len())
+    }
 }
 
 /// Longest text of an event; longer ones are cut with `…`, so that no command

@@ -34,6 +34,9 @@ pub struct ExecHelperArgs {
     /// Serve SFTP on standard input and output instead of running a program.
     #[arg(long, conflicts_with = "program", required_unless_present = "program")]
     sftp: bool,
+    /// With --sftp: tell what becomes of files on standard error, for the recording.
+    #[arg(long, requires = "sftp")]
+    ledger: bool,
     /// Lead a session of its own (a terminal's child does already).
     #[arg(long)]
     new_session: bool,
@@ -63,7 +66,7 @@ pub fn exec_helper(args: ExecHelperArgs) -> ExitCode {
             show(Path::new(path));
         }
     }
-    let Some(program) = &args.program else { return sftp::main() };
+    let Some(program) = &args.program else { return sftp::main(args.ledger) };
     let error = Command::new(program).arg0(&args.argv0).args(&args.args).exec();
     complain(&format!("cannot run {}: {error}", program.display()));
     ExitCode::from(if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 })

@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::event::{ChannelKind, WorkerEvent, bounded};
+use super::record::Recorder;
 use super::ssh::Rights;
 
 /// The actions a grant allows.
@@ -114,15 +115,22 @@ impl Denied {
 #[derive(Clone, Debug)]
 pub struct Events {
     sender: mpsc::Sender<WorkerEvent>,
+    recorder: Recorder,
 }
 
 impl Events {
-    pub(super) fn new(sender: mpsc::Sender<WorkerEvent>) -> Self {
-        Self { sender }
+    pub(super) fn new(sender: mpsc::Sender<WorkerEvent>, recorder: Recorder) -> Self {
+        Self { sender, recorder }
+    }
+
+    /// The session's recording, in which events are as well.
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Waits for room.
     pub(super) async fn send(&self, event: WorkerEvent) -> Result<(), Denied> {
+        self.recorder.note(&event);
         self.sender.send(event).await.map_err(|_| going_down())
     }
 
@@ -170,6 +178,7 @@ impl Gate {
             kind,
             detail,
             closing: Some(closing),
+            recorder: self.events.recorder.clone(),
             meter: Meter::default(),
             outcome: Outcome::default(),
         })
@@ -273,6 +282,7 @@ pub struct Admitted {
     detail: String,
     /// Room for the event that it is over: no full queue loses it.
     closing: Option<mpsc::OwnedPermit<WorkerEvent>>,
+    recorder: Recorder,
     meter: Meter,
     outcome: Outcome,
 }
@@ -323,7 +333,7 @@ impl Admitted {
     /// The thing is over, whatever is still kept of it.
     pub(super) fn over(&mut self) {
         let Some(closing) = self.closing.take() else { return };
-        closing.send(WorkerEvent::ChannelClosed {
+        let closed = WorkerEvent::ChannelClosed {
             channel: self.channel,
             kind: Some(self.kind),
             detail: std::mem::take(&mut self.detail),
@@ -331,7 +341,9 @@ impl Admitted {
             signal: self.outcome.signal.take(),
             bytes_in: self.meter.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.meter.bytes_out.load(Ordering::Relaxed),
-        });
+        };
+        self.recorder.note(&closed);
+        closing.send(closed);
     }
 }
 
@@ -353,7 +365,7 @@ mod tests {
 
     fn gate(tokens: &[&str], rights: Rights) -> (Gate, mpsc::Receiver<WorkerEvent>) {
         let (tx, rx) = mpsc::channel(8);
-        (Gate::new(Actions::from_tokens(tokens), rights, Events::new(tx)), rx)
+        (Gate::new(Actions::from_tokens(tokens), rights, Events::new(tx, Recorder::default())), rx)
     }
 
     #[tokio::test]

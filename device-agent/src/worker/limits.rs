@@ -114,6 +114,20 @@ pub const LISTENERS_MAX: usize = 16;
 /// screen of editors, and for the scrollback.
 pub const TERMINALS_MAX: usize = CHANNELS_MAX;
 
+/// Text of one track that is a segment by itself.
+pub const RECORD_SEGMENT: usize = 48 * 1024;
+
+/// Text of all tracks that waits to be made segments of, before programs wait; twice of it at most
+/// where they do not.
+pub const RECORD_AHEAD: usize = 256 * 1024;
+
+/// Segments told to the supervisor and not yet heard: each has up to 60 KiB, and a third of that as
+/// a rule.
+pub const RECORD_UNHEARD: usize = 8;
+
+/// How long the last segments may take to be taken when a session ends.
+pub const RECORD_LAST: Duration = Duration::from_secs(5);
+
 /// Lines kept of what scrolled off a terminal, for a client that attaches: at 80 columns 1.3 MB.
 pub const SCROLLBACK: usize = 1_000;
 

@@ -40,6 +40,7 @@ mod order;
 mod privilege;
 mod process;
 mod pty;
+mod record;
 mod run;
 mod sftp;
 mod spawn;
@@ -53,7 +54,7 @@ mod wire;
 mod word;
 
 pub use control::ControlLine;
-pub use event::{ChannelKind, Standing, WorkerEvent};
+pub use event::{ChannelKind, Recorded, Standing, WorkerEvent};
 pub use exec_helper::{ExecHelperArgs, exec_helper};
 pub use order::{OrderError, WorkerOrder};
 pub use run::{WorkerArgs, init_log, main};

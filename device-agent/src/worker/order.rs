@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use belay_proto::recording::obligation;
 use belay_proto::wire::open::ResumeWindows;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
@@ -37,7 +38,7 @@ pub struct WorkerOrder {
     pub clock_correction: i64,
     /// End of the session in Unix seconds of the relay's clock.
     pub expires_at: u64,
-    /// What must be done for this session. This version knows none.
+    /// What must be done for this session ([`obligation`]).
     pub obligations: Vec<String>,
     /// More variables for the session's environment.
     pub env: Vec<(String, String)>,
@@ -167,7 +168,8 @@ impl WorkerOrder {
         if self.env.iter().any(|(name, value)| bad_name(name) || value.contains('\0')) {
             return Err(OrderError::Invalid("environment"));
         }
-        match self.obligations.first() {
+        let is_unknown = |named: &&String| !obligation::KNOWN.contains(&named.as_str());
+        match self.obligations.iter().find(is_unknown) {
             Some(unknown) => Err(OrderError::Obligation(unknown.clone())),
             None => Ok(()),
         }
@@ -224,9 +226,9 @@ mod tests {
 
     #[test]
     fn an_obligation_this_version_does_not_know_refuses_the_session() {
-        let sent = WorkerOrder { obligations: vec!["record".into()], ..order() };
+        let sent = WorkerOrder { obligations: vec!["record".into(), "sing".into()], ..order() };
         let refusal = WorkerOrder::decode(&sent.encode().unwrap()).unwrap_err();
-        assert!(matches!(refusal, OrderError::Obligation(name) if name == "record"));
+        assert!(matches!(refusal, OrderError::Obligation(name) if name == "sing"));
     }
 
     #[test]

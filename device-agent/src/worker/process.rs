@@ -24,8 +24,8 @@ pub(super) enum Program<'a> {
     Shell,
     /// The shell with `-c`.
     Command(&'a OsString),
-    /// Our own SFTP server.
-    Sftp,
+    /// Our own SFTP server. `ledger`: it tells of files on its standard error.
+    Sftp { ledger: bool },
 }
 
 impl Program<'_> {
@@ -46,7 +46,12 @@ impl Program<'_> {
                 args.extend(["--argv0".into(), name.to_owned(), "--".into()]);
                 args.extend([account.shell.clone().into(), "-c".into(), (*command).clone()]);
             }
-            Self::Sftp => args.push("--sftp".into()),
+            Self::Sftp { ledger } => {
+                args.push("--sftp".into());
+                if *ledger {
+                    args.push("--ledger".into());
+                }
+            }
         }
         args
     }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use belay_proto::recording::Policy;
 use clap::Args;
 use nix::unistd::Uid;
 use russh::keys::ssh_key::PublicKey;
@@ -27,6 +28,7 @@ use super::event::WorkerEvent;
 use super::gate::{Actions, Events};
 use super::limits::{CLOSINGS, EVENTS};
 use super::order::WorkerOrder;
+use super::record::Recorder;
 use super::ssh::{self, End, Rekey, Serving, Terms};
 use super::stdio::{Stdio, StdioArgs};
 use super::terminals::Terminals;
@@ -74,6 +76,7 @@ pub(super) struct Session {
     pub(super) host_key: PrivateKey,
     pub(super) host_certificate: Option<Certificate>,
     pub(super) account: Account,
+    pub(super) recording: Policy,
 }
 
 fn supervised() -> anyhow::Result<()> {
@@ -138,7 +141,8 @@ fn prepare(order: &WorkerOrder) -> anyhow::Result<Session> {
         accept_env: Vec::new(),
     };
     let account = take_on(&terms.login)?;
-    Ok(Session { terms, host_key, host_certificate, account })
+    let recording = Policy::of(&order.obligations);
+    Ok(Session { terms, host_key, host_certificate, account, recording })
 }
 
 fn take_on(login: &str) -> anyhow::Result<Account> {
@@ -156,7 +160,9 @@ fn on_stdio(args: &StdioArgs) -> anyhow::Result<()> {
     release_stdio()?;
     let account = take_on(&terms.login)?;
     tracing::debug!(event = ?started(&account));
-    let session = Session { terms, host_key, host_certificate, account };
+    // Nobody is there who could keep a recording.
+    let recording = Policy::Off;
+    let session = Session { terms, host_key, host_certificate, account, recording };
     runtime()?.block_on(serve_pipes(session, input, output))
 }
 
@@ -190,7 +196,7 @@ async fn serve_pipes(session: Session, input: OwnedFd, output: OwnedFd) -> anyho
     let (sender, receiver) = mpsc::channel(EVENTS + CLOSINGS);
     let out = output.try_clone()?;
     let wire = Wire::new(input, output).context("the session's descriptors cannot be watched")?;
-    let events = Events::new(sender.clone());
+    let events = Events::new(sender.clone(), Recorder::default());
     // There is no door to come back through.
     let terminals = Terminals::new(events.clone(), false);
     let (session, parting) = (Arc::new(session), Arc::default());

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::control::encoded;
 use super::event::{Standing, Told, WorkerEvent};
 use super::limits::EVENTS;
+use super::record::Permits;
 use super::word::Word;
 
 /// How a control connection ended.
@@ -35,18 +36,21 @@ pub(super) struct Teller<S> {
     unheard: VecDeque<(u64, WorkerEvent)>,
     next: u64,
     end: watch::Sender<Option<String>>,
+    permits: Permits,
     standing: S,
 }
 
 impl<S: Fn() -> Standing> Teller<S> {
-    /// `end` is where an order to end goes; the first one counts.
+    /// `end` is where an order to end goes; the first one counts. `permits` are given back for
+    /// segments that were heard.
     pub(super) fn new(
         events: mpsc::Receiver<WorkerEvent>,
         lines: mpsc::Receiver<UnixStream>,
         end: watch::Sender<Option<String>>,
+        permits: Permits,
         standing: S,
     ) -> Self {
-        Self { events, lines, unheard: VecDeque::new(), next: 1, end, standing }
+        Self { events, lines, unheard: VecDeque::new(), next: 1, end, permits, standing }
     }
 
     /// Tells every event up to [`WorkerEvent::Ended`]. Returns when that was
@@ -126,6 +130,9 @@ impl<S: Fn() -> Standing> Teller<S> {
             }
             if matches!(event, WorkerEvent::Ended { .. }) {
                 return true;
+            }
+            if matches!(event, WorkerEvent::Recorded(_)) {
+                self.permits.heard();
             }
             self.unheard.pop_front();
         }

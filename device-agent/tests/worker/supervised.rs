@@ -37,7 +37,7 @@ async fn a_session_is_served_and_told_of() {
 async fn an_order_that_cannot_be_obeyed_is_refused_with_its_reason() {
     let good = order();
     for (bad, reason) in [
-        (WorkerOrder { obligations: vec!["record".into()], ..good.clone() }, "`record`"),
+        (WorkerOrder { obligations: vec!["sing".into()], ..good.clone() }, "`sing`"),
         (WorkerOrder { login: "no-such-login".into(), ..good.clone() }, "does not exist"),
         (WorkerOrder { host_key: b"nonsense".to_vec().into(), ..good.clone() }, "host key"),
     ] {

@@ -10,6 +10,7 @@ mod body;
 mod devices;
 mod gate;
 mod readings;
+mod recordings;
 mod sessions;
 mod tokens;
 mod users;
@@ -33,6 +34,7 @@ use crate::config::Config;
 use crate::login::{PasswordError, Passwords};
 use crate::presence::Presence;
 use crate::rate::{Allowance, Each};
+use crate::recordings::Recordings;
 use crate::store::Store;
 use crate::{enrol, login};
 pub use answer::Failure;
@@ -57,6 +59,7 @@ pub struct Api {
     pub(crate) authority: Arc<Authority>,
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) strangers: Arc<Strangers>,
+    pub(crate) recordings: Arc<Recordings>,
     pub(crate) passwords: Passwords,
     pub(crate) login_limits: login::Limits,
     pub(crate) enrol_limits: enrol::Limits,
@@ -75,13 +78,14 @@ impl Api {
         store: Store,
         authority: Arc<Authority>,
         presence: Arc<dyn Presence>,
-        strangers: Arc<Strangers>,
+        (strangers, recordings): (Arc<Strangers>, Arc<Recordings>),
     ) -> Result<Arc<Self>, PasswordError> {
         Ok(Arc::new(Self {
             store,
             authority,
             presence,
             strangers,
+            recordings,
             passwords: Passwords::new()?,
             login_limits: login::Limits::new(&config.login),
             enrol_limits: enrol::Limits::new(&config.enrol),
@@ -133,6 +137,8 @@ routes! {
     PATCH path::DEVICE => devices::change,
         Need::OneOf(&[AdminRight::EditDevice, AdminRight::DeviceStatus]);
     GET path::SESSIONS => sessions::list, Need::Person;
+    GET path::RECORDINGS => recordings::list, Need::OneOf(&[AdminRight::ReadEvidence]);
+    GET path::RECORDING => recordings::page, Need::OneOf(&[AdminRight::ReadEvidence]);
     POST path::TOKENS => tokens::create, Need::OneOf(&[AdminRight::CreateToken]);
     GET path::USERS => users::list, Need::OneOf(&[AdminRight::ManageUsers]);
     POST path::USERS => users::add, Need::OneOf(&[AdminRight::ManageUsers]);

@@ -52,6 +52,7 @@ pub(super) struct AdmittedDevice {
     pub(super) ask_every: Duration,
     /// It can give a session to another client.
     pub(super) attaches: bool,
+    pub(super) records: bool,
     pub(super) control: Control,
 }
 
@@ -150,6 +151,7 @@ enum Who {
         run: Option<Run>,
         ask_every: Duration,
         attaches: bool,
+        records: bool,
         version: u16,
     },
     Client {
@@ -174,6 +176,7 @@ impl Who {
                 epoch: Some(*epoch),
                 probe_seconds: u32::try_from(ask_every.as_secs()).ok(),
                 renew_only: renew_only.then_some(true),
+                capabilities: Some(vec![capability::RECORD.to_owned()]),
                 ..plain(*version)
             },
             Self::Client { version, .. } => plain(*version),
@@ -194,6 +197,7 @@ impl Who {
                 run,
                 ask_every,
                 attaches,
+                records,
                 version: _,
             } => Admitted::Device(AdmittedDevice {
                 record,
@@ -207,6 +211,7 @@ impl Who {
                 run,
                 ask_every,
                 attaches,
+                records,
                 control,
             }),
             Self::Client { user, version: _ } => Admitted::Client(AdmittedClient { user, control }),
@@ -251,11 +256,8 @@ async fn judge(carrier: &Carrier, shared: &Shared, hello: Hello) -> Result<Who, 
                 renew_only: certificate.not_after < now,
                 clock_ahead: theirs.correction_from(now),
                 known_as: hello.name.clone(),
-                attaches: hello
-                    .capabilities
-                    .iter()
-                    .flatten()
-                    .any(|capability| capability == capability::ATTACH),
+                attaches: says(&hello, capability::ATTACH),
+                records: says(&hello, capability::RECORD),
                 sessions,
                 run: hello.run,
                 ask_every: ask_every(&hello),
@@ -304,6 +306,10 @@ async fn judge(carrier: &Carrier, shared: &Shared, hello: Hello) -> Result<Who, 
                 .into())
         }
     }
+}
+
+fn says(hello: &Hello, wanted: &str) -> bool {
+    hello.capabilities.iter().flatten().any(|capability| capability == wanted)
 }
 
 fn agreed_version(hello: &Hello) -> Result<u16, Refused> {

@@ -12,18 +12,21 @@ use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::control::{Control as Message, Renamed};
 use belay_tunnel::carrier::Carrier;
 use belay_tunnel::carrier::quic::LineId;
+use belay_tunnel::pki::DeviceKey;
 use belay_tunnel::{clock, framed};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::admit::{AdmittedDevice, Control};
 use super::registry::{DeviceGuard, LiveDevice, Order};
 use super::renewal::{answer_renewal, renew_only_line};
 use super::{Shared, held, twin};
+use crate::recordings::{Desk, receive};
 use crate::store::{LineDown, LineUp};
 
-/// Streams a device may open beside its control stream: none today; one so that a newer agent is
-/// not cut off for trying.
-const DEVICE_STREAMS: u32 = 2;
+/// Streams a device may have open: its control stream, one for recordings, and another one while the
+/// end of that is on its way.
+const DEVICE_STREAMS: u32 = 3;
 
 /// How long a control message may take to be taken from us. A device that reads nothing is gone.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
@@ -64,6 +67,7 @@ pub(super) async fn begin(
         run,
         ask_every,
         attaches,
+        records,
         mut control,
     } = admitted;
     let peer = carrier.remote_address();
@@ -108,7 +112,7 @@ pub(super) async fn begin(
         clock_ahead,
         named,
         run.map(|run| run.this),
-        attaches,
+        (attaches, records),
     ));
     device.ask_every(ask_every);
     for ended in over {
@@ -190,6 +194,8 @@ async fn converse(
     presence.ask_every(device.asked_every());
     let mut address = device.carrier.remote_address();
     let (mut renewals, mut strays) = (0, 0);
+    // Two at most: see DEVICE_STREAMS.
+    let mut uploads = JoinSet::new();
     // The first question whose answer proves that the device is there now.
     let mut proof = u64::MAX;
     loop {
@@ -217,6 +223,15 @@ async fn converse(
                     if let Err(end) = Box::pin(send(control, ping)).await { return end; }
                 }
             },
+            Ok((send, recv)) = device.carrier.accept() => {
+                while let Some(ended) = uploads.try_join_next() {
+                    report(ended);
+                }
+                match desk(device, shared) {
+                    Some(desk) => drop(uploads.spawn(receive(send, recv, desk))),
+                    None => tracing::warn!(device = %device.id, "a stream of no device"),
+                }
+            }
             () = tokio::time::sleep_until(due) => {
                 match presence.handle_timeout(start.elapsed()) {
                     Some(Effect::Ping(number)) => {
@@ -280,6 +295,21 @@ async fn converse(
                 }
             }
         }
+    }
+}
+
+/// Where a device's segments are taken in.
+fn desk(device: &LiveDevice, shared: &Shared) -> Option<Desk> {
+    let key = DeviceKey::proved(device.carrier.peer_certificate()?).ok()?;
+    let (store, recordings) = (shared.store.clone(), Arc::clone(&shared.recordings));
+    Some(Desk { store, recordings, key: Arc::new(key) })
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a stream of recordings failed");
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belay_proto::limits::HELLO_DEADLINE;
+use belay_proto::recording::Policy;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::open::ResumeWindows;
 use belay_tunnel::carrier::quic::{self, LineId};
@@ -35,6 +36,8 @@ pub struct Limits {
     pub sessions_per_user: u32,
     /// How long a session may be without its client.
     pub windows: ResumeWindows,
+    /// Whether sessions are recorded.
+    pub recording: Policy,
     /// How long running sessions may go on after the relay was told to stop.
     pub drain: Duration,
 }
@@ -50,6 +53,7 @@ impl Limits {
             sessions_per_device: config.sessions.per_device,
             sessions_per_user: config.sessions.per_user,
             windows: config.sessions.windows,
+            recording: config.sessions.recording,
             drain: config.drain,
         }
     }

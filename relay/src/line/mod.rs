@@ -35,6 +35,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::audit::Strangers;
 use crate::ca::Authority;
+use crate::recordings::Recordings;
 use crate::store::Store;
 
 /// What every task of the QUIC side shares.
@@ -43,6 +44,8 @@ pub struct Shared {
     pub store: Store,
     /// Its keys.
     pub authority: Arc<Authority>,
+    /// Recordings of sessions.
+    pub recordings: Arc<Recordings>,
     /// Live connections and sessions.
     pub registry: Arc<Registry>,
     /// Bounds what strangers can make it record.

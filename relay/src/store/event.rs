@@ -95,7 +95,11 @@ kinds! {
     LogBegun = "log-begun",
     /// No record stood in this place when the log was begun.
     RecordMissing = "record-missing",
-    /// Somebody reads the audit log.
+    /// The first of a session's recording is here.
+    RecordingStarted = "recording-started",
+    /// The last of it is.
+    RecordingEnded = "recording-ended",
+    /// Somebody reads evidence: the audit log, or recordings.
     EvidenceRead = "evidence-read",
 }
 

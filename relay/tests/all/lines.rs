@@ -77,6 +77,13 @@ pub(crate) struct Identity {
     side: Side,
 }
 
+impl Identity {
+    /// What it signs with.
+    pub(crate) fn key(&self) -> &TlsKey {
+        &self.key
+    }
+}
+
 pub(crate) struct Device {
     pub(crate) carrier: Carrier,
     says: mpsc::UnboundedSender<Control>,
@@ -109,6 +116,11 @@ impl Site {
         let mut site = Self { dir, settings, authority, store, admin, relay: None };
         site.start_relay().await;
         site
+    }
+
+    /// The relay's data directory.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub(crate) async fn start_relay(&mut self) {
@@ -213,6 +225,16 @@ impl Site {
     /// A device whose agent names no capabilities.
     pub(crate) async fn old_line(&self, device: &(DeviceId, Identity)) -> Device {
         self.try_line_of(&device.1, &[], None).await.unwrap()
+    }
+
+    /// A device whose agent records.
+    pub(crate) async fn recording_line(
+        &self,
+        device: &(DeviceId, Identity),
+        sessions: &[SessionId],
+    ) -> Device {
+        let can = [capability::ATTACH, capability::RECORD].map(ToOwned::to_owned).to_vec();
+        self.try_line_of(&device.1, sessions, Some(can)).await.unwrap()
     }
 
     async fn try_line_of(

@@ -18,6 +18,7 @@ use belay_relay::config::{self, Config};
 use belay_relay::line::{Door, Flapping, Limits, Shared};
 use belay_relay::listen::https;
 use belay_relay::presence::NobodyPresent;
+use belay_relay::recordings::Recordings;
 use belay_relay::store::{Actor, Decision, LoginCode, Store};
 use belay_tunnel::pki::{RelayVerifier, TlsKey};
 use belay_tunnel::{clock, tls};
@@ -111,12 +112,13 @@ impl Relay {
         let certificate = RelayCertificate::new(Arc::clone(&authority), clock::now()).unwrap();
         let strangers = Arc::new(Strangers::new(store.clone()));
         let presence = Arc::new(NobodyPresent);
+        let recordings = Recordings::open(data).unwrap();
         let api = Api::new(
             &config,
             store.clone(),
             Arc::clone(&authority),
             presence,
-            Arc::clone(&strangers),
+            (Arc::clone(&strangers), Arc::clone(&recordings)),
         )
         .unwrap();
         let stop = CancellationToken::new();
@@ -124,6 +126,7 @@ impl Relay {
         let door = Door::new(Arc::new(Shared {
             store: store.clone(),
             authority: Arc::clone(&authority),
+            recordings: Arc::clone(&recordings),
             registry: Arc::default(),
             strangers: Arc::clone(&strangers),
             flapping: Flapping::default(),

@@ -12,17 +12,29 @@ use nix::unistd::Pid;
 use crate::resume::workers;
 
 /// A terminal on the laptop that can be looked at: a tmux server of its own.
-struct Desk<'a> {
+pub(crate) struct Desk<'a> {
     world: &'a World,
     socket: PathBuf,
 }
 
 impl<'a> Desk<'a> {
-    fn new(world: &'a World) -> Result<Self> {
+    pub(crate) fn new(world: &'a World) -> Result<Self> {
         for node in ["laptop", "device"] {
             world.lab.ns(node).ip("link set lo up")?;
         }
         Ok(Self { world, socket: world.path("tmux") })
+    }
+
+    /// Leaves it standing.
+    pub(crate) fn leave(self) -> PathBuf {
+        let socket = self.socket.clone();
+        std::mem::forget(self);
+        socket
+    }
+
+    /// Comes back to one that was left.
+    pub(crate) fn again(world: &'a World, socket: PathBuf) -> Self {
+        Self { world, socket }
     }
 
     fn tmux(&self, arguments: &[&str]) -> Result<String> {
@@ -33,7 +45,7 @@ impl<'a> Desk<'a> {
     }
 
     /// A window of 80 × 24 in which this runs; what is left when it ended stays to be seen.
-    fn window(&self, name: &str, command: &Command) -> Result<()> {
+    pub(crate) fn window(&self, name: &str, command: &Command) -> Result<()> {
         let words: Vec<String> = std::iter::once(command.get_program())
             .chain(command.get_args())
             .map(|word| format!("'{}'", word.to_string_lossy()))
@@ -45,16 +57,16 @@ impl<'a> Desk<'a> {
         Ok(())
     }
 
-    fn keys(&self, name: &str, keys: &[&str]) -> Result<()> {
+    pub(crate) fn keys(&self, name: &str, keys: &[&str]) -> Result<()> {
         self.tmux(&[["send-keys", "-t", name].as_slice(), keys].concat())?;
         Ok(())
     }
 
-    fn screen(&self, name: &str) -> Result<String> {
+    pub(crate) fn screen(&self, name: &str) -> Result<String> {
         self.tmux(&["capture-pane", "-p", "-t", name])
     }
 
-    fn shows(&self, name: &str, text: &str) -> Result<()> {
+    pub(crate) fn shows(&self, name: &str, text: &str) -> Result<()> {
         // Lines that were wrapped are one again.
         let joined = || self.tmux(&["capture-pane", "-p", "-J", "-t", name]);
         let waited =
@@ -68,7 +80,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Waits until the window's program has ended, and says how.
-    fn status(&self, name: &str) -> Result<String> {
+    pub(crate) fn status(&self, name: &str) -> Result<String> {
         let ask = "#{pane_dead}:#{pane_dead_status}";
         let mut status = String::new();
         // A pane is dead before its status is known; tmux may miss the signal that says so, and
@@ -94,7 +106,7 @@ impl Drop for Desk<'_> {
 
 /// The one open session, once it is waiting for a client or has one. Of a client that was killed
 /// nothing is heard, so the relay waits for a minute before it takes its line for dead.
-fn session(world: &World, attached: bool) -> Result<String> {
+pub(crate) fn session(world: &World, attached: bool) -> Result<String> {
     let mut id = String::new();
     let what = format!("one session, attached: {attached}");
     let mut found = || {
@@ -108,7 +120,7 @@ fn session(world: &World, attached: bool) -> Result<String> {
 }
 
 /// Waits until there is none.
-fn over(world: &World) -> Result<()> {
+pub(crate) fn over(world: &World) -> Result<()> {
     world.wait_for("the session is over", || {
         Ok(world.belay_json(&["sessions"])?.as_array().is_some_and(Vec::is_empty))
     })
@@ -169,6 +181,7 @@ fn a_shell_whose_client_was_killed_is_taken_up_by_another() -> Result<()> {
         .decisions()?
         .into_iter()
         .filter(|d| d.session.is_some_and(|session| session.to_string() == id))
+        .filter(|d| d.kind.starts_with("session-"))
         .map(|d| d.kind)
         .collect();
     let order = ["session-opened", "session-detached", "session-taken-over", "session-closed"];

@@ -101,7 +101,7 @@ impl Opened {
         let mut command = CommandBuilder::new(OURSELVES);
         let options: &[&str] = match program {
             Program::Shell => &["--motd"],
-            Program::Command(_) | Program::Sftp => &[],
+            Program::Command(_) | Program::Sftp { .. } => &[],
         };
         command.args(program.helper_args(account, options));
         command.env_clear();

@@ -1,5 +1,6 @@
 //! OpenSSH's extensions (PROTOCOL, section 4), in the versions clients ask for.
 
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
@@ -30,7 +31,7 @@ pub(super) const ANNOUNCED: [(&str, &str); 11] = [
 /// Ids in one `users-groups-by-id` request.
 const IDS_MAX: usize = 4096;
 
-impl Server {
+impl<W: Write> Server<W> {
     /// `Ok(true)` where an answer was written, `Ok(false)` where "done" is one.
     pub(super) fn extended(
         &mut self,

@@ -14,6 +14,7 @@ mod attrs;
 mod extended;
 mod files;
 mod handles;
+mod ledger;
 mod listing;
 mod paths;
 mod server;
@@ -24,17 +25,21 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use self::ledger::Ledger;
+pub(super) use self::ledger::MARK;
 use self::server::Server;
 use self::wire::{Incoming, PACKET_MAX};
 
 /// Answers collected before they are written, if requests are waiting.
 const BATCH: usize = 256 * 1024;
 
-/// Serves standard input and output until the client ends.
-pub(super) fn main() -> ExitCode {
+/// Serves standard input and output until the client ends. `told`: what becomes of files is told on
+/// standard error, for the recording.
+pub(super) fn main(told: bool) -> ExitCode {
+    let ledger = Ledger::new(told.then(io::stderr));
     let served = file(io::stdin().as_fd().try_clone_to_owned())
         .and_then(|input| Ok((input, file(io::stdout().as_fd().try_clone_to_owned())?)))
-        .and_then(|(input, output)| serve(input, output));
+        .and_then(|(input, output)| serve(input, output, ledger));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         // The client is gone, and with it whoever would read the line.
@@ -50,8 +55,12 @@ fn file(fd: io::Result<OwnedFd>) -> io::Result<File> {
     Ok(File::from(fd?))
 }
 
-fn serve(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
-    let mut server = Server::new();
+fn serve(
+    mut input: impl Read,
+    mut output: impl Write,
+    ledger: Ledger<impl Write>,
+) -> io::Result<()> {
+    let mut server = Server::new(ledger);
     let mut incoming = Incoming::default();
     let mut answers = Vec::with_capacity(BATCH + PACKET_MAX);
     loop {
@@ -68,6 +77,7 @@ fn serve(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
             answers.clear();
         }
         if !incoming.fill(&mut input)? {
+            server.ledger.finish();
             return Ok(());
         }
     }

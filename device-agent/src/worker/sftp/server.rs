@@ -1,7 +1,7 @@
 //! One request in, one answer out.
 
 use std::fs::Metadata;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,6 +12,7 @@ use super::attrs::{self, Attrs};
 use super::extended::ANNOUNCED;
 use super::files;
 use super::handles::{Handles, Open};
+use super::ledger::Ledger;
 use super::listing::{Listing, Names};
 use super::paths;
 use super::wire::{
@@ -32,9 +33,10 @@ const ATTRS: u8 = 105;
 /// has at most 255 bytes of name, twice.
 const LISTING_FULL: usize = 32 * 1024;
 
-pub(super) struct Server {
+pub(super) struct Server<W: Write> {
     pub(super) handles: Handles,
     pub(super) names: Names,
+    pub(super) ledger: Ledger<W>,
 }
 
 /// Whether an answer was written already.
@@ -43,9 +45,9 @@ enum Done {
     Plainly,
 }
 
-impl Server {
-    pub(super) fn new() -> Self {
-        Self { handles: Handles::new(), names: Names::default() }
+impl<W: Write> Server<W> {
+    pub(super) fn new(ledger: Ledger<W>) -> Self {
+        Self { handles: Handles::new(), names: Names::default(), ledger }
     }
 
     /// Answers one packet.
@@ -63,11 +65,16 @@ impl Server {
             return Ok(());
         }
         let start = out.len();
-        match self.serve(kind, id, &mut fields, out) {
+        let served = self.serve(kind, id, &mut fields, out);
+        if served.is_err() {
+            out.truncate(start);
+        }
+        let answer = out.get(start..).unwrap_or_default();
+        self.ledger.note(packet, served.as_ref().map(|_| ()), answer);
+        match served {
             Ok(Done::Answered) => {}
             Ok(Done::Plainly) => put_status(out, id, Code::Ok, "Success"),
             Err(fault) => {
-                out.truncate(start);
                 let (code, message) = fault.status();
                 put_status(out, id, code, &message);
             }

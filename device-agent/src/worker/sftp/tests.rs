@@ -9,8 +9,13 @@ use super::*;
 
 /// Sends requests and returns the answers as (kind, body after the id).
 fn talk(requests: &[u8]) -> Vec<(u8, Vec<u8>)> {
-    let mut out = Vec::new();
-    serve(Cursor::new(requests), &mut out).unwrap();
+    talk_and_tell(requests).0
+}
+
+/// The same, and what is told to the recording.
+fn talk_and_tell(requests: &[u8]) -> (Vec<(u8, Vec<u8>)>, String) {
+    let (mut out, mut told) = (Vec::new(), Vec::new());
+    serve(Cursor::new(requests), &mut out, Ledger::new(Some(&mut told))).unwrap();
     let mut answers = Vec::new();
     let mut rest = out.as_slice();
     while let Some((prefix, tail)) = rest.split_first_chunk::<4>() {
@@ -18,7 +23,7 @@ fn talk(requests: &[u8]) -> Vec<(u8, Vec<u8>)> {
         answers.push((packet[0], packet[5..].to_vec()));
         rest = tail;
     }
-    answers
+    (answers, String::from_utf8(told).unwrap())
 }
 
 fn request(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
@@ -148,7 +153,8 @@ fn an_oversize_or_empty_packet_ends_the_service() {
     for length in [0u32, 256 * 1024 + 1, u32::MAX] {
         let mut input = length.to_be_bytes().to_vec();
         input.extend([1; 64]);
-        assert!(serve(Cursor::new(input), &mut Vec::new()).is_err());
+        let ledger = Ledger::new(None::<Vec<u8>>);
+        assert!(serve(Cursor::new(input), &mut Vec::new(), ledger).is_err());
     }
 }
 
@@ -172,4 +178,53 @@ proptest! {
         request(&mut requests, kind, |out| out.extend(&body));
         prop_assert_eq!(talk(&requests).len(), 1);
     }
+}
+
+#[test]
+fn each_file_that_moved_and_each_change_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (up, down, gone) =
+        (dir.path().join("up"), dir.path().join("down"), dir.path().join("no/x"));
+    std::fs::write(&down, "abc").unwrap();
+    let mut requests = Vec::new();
+    open(&mut requests, &up, 0x1a);
+    open(&mut requests, &down, 1);
+    for (at, data) in [(0, "ab"), (2, "c")] {
+        request(&mut requests, 6, |out| {
+            put_string(out, &0u32.to_be_bytes());
+            put_u64(out, at);
+            put_string(out, data.as_bytes());
+        });
+    }
+    // The second reads its end.
+    for at in [0, 3] {
+        request(&mut requests, 5, |out| {
+            put_string(out, &1u32.to_be_bytes());
+            put_u64(out, at);
+            put_u32(out, 1000);
+        });
+    }
+    request(&mut requests, 4, |out| put_string(out, &0u32.to_be_bytes()));
+    open(&mut requests, &gone, 1);
+    request(&mut requests, 13, |out| path(out, &up));
+    request(&mut requests, 18, |out| {
+        path(out, &down);
+        path(out, &up);
+    });
+    // The other one is not closed.
+    let (_, told) = talk_and_tell(&requests);
+    let facts: Vec<serde_json::Value> = told
+        .lines()
+        .map(|line| serde_json::from_str(line.strip_prefix('\u{1e}').unwrap()).unwrap())
+        .collect();
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(facts.len(), 5, "{told}");
+    assert_eq!(facts[0]["path"], up.to_str().unwrap());
+    assert_eq!((&facts[0]["direction"], &facts[0]["bytes"]), (&"to-device".into(), &3.into()));
+    assert_eq!((&facts[0]["sha256"], &facts[0]["result"]), (&abc.into(), &"closed".into()));
+    assert!(facts[1]["result"].as_str().unwrap().contains("No such file"), "{told}");
+    assert_eq!((&facts[2]["how"], &facts[2]["result"]), (&"remove".into(), &"done".into()));
+    assert_eq!((&facts[3]["how"], &facts[3]["to"]), (&"rename".into(), &facts[0]["path"]));
+    assert_eq!((&facts[4]["direction"], &facts[4]["sha256"]), (&"from-device".into(), &abc.into()));
+    assert_eq!(facts[4]["result"], "unfinished");
 }

@@ -22,12 +22,13 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::environment::{self, ClientEnv, Sources};
-use super::pump::{STDERR, inward, outward, outward_seen};
+use super::pump::{STDERR, inward, outward, outward_seen, outward_told};
 use super::registry::Entry;
 use crate::worker::gate::Admitted;
 use crate::worker::limits::{PTY_DRAIN, RESIZE_INTERVAL};
 use crate::worker::process::{self, Ended, Program};
 use crate::worker::pty::{self, Terminal};
+use crate::worker::record::Track;
 use crate::worker::terminals::{Ask, Held, Parts};
 
 /// A program as the client asked for it.
@@ -59,12 +60,13 @@ enum Turn {
 }
 
 impl Asked {
-    fn program(&self) -> Program<'_> {
+    /// `recorded`: so is the session.
+    fn program(&self, recorded: bool) -> Program<'_> {
         match self {
             // Attaching starts nothing.
             Self::Shell | Self::Attach(_) => Program::Shell,
             Self::Command(command) => Program::Command(command),
-            Self::Sftp => Program::Sftp,
+            Self::Sftp => Program::Sftp { ledger: recorded },
         }
     }
 }
@@ -135,23 +137,32 @@ impl Job {
     /// `None` when the client closed the channel first.
     async fn on_pipes(&mut self) -> std::io::Result<Option<Ended>> {
         let env = self.environment(None);
-        let program = self.asked.program();
+        let recorded = self.shared.events.recorder().is_on();
+        let program = self.asked.program(recorded);
+        let track = self.track();
         let mut piped = process::start(&self.leave, &program, self.shared.account(), env)?;
         let pid = piped.child.id();
         let (entry, leave, client) = (&self.entry, &self.leave, &self.client);
 
         let stdin = piped.stdin;
+        let given = track.as_ref().filter(|_| !matches!(self.asked, Asked::Sftp));
         let mut input = pin!(async {
-            inward(&entry.queue, &stdin, leave).await;
+            inward(&entry.queue, &stdin, leave, given).await;
             // Only dropping it tells the program.
             drop(stdin);
         });
         let (stdout, stderr) = (piped.stdout, piped.stderr);
+        let files = recorded && matches!(self.asked, Asked::Sftp);
+        // Of a file server not what it says, but what it tells.
+        let shown = track.as_ref().filter(|_| !files);
         let output = async {
-            tokio::join!(
-                outward(&stdout, client, None, leave),
-                outward(&stderr, client, Some(STDERR), leave)
-            );
+            let errors = async {
+                match &track {
+                    Some(track) if files => outward_told(&stderr, client, leave, track).await,
+                    Some(_) | None => outward(&stderr, client, Some(STDERR), leave, shown).await,
+                }
+            };
+            tokio::join!(outward(&stdout, client, None, leave, shown), errors);
         };
         let child = &mut piped.child;
         let mut ended = pin!(async {
@@ -174,7 +185,25 @@ impl Job {
                 }
             }
         };
-        Ok(Some(status.into()))
+        let ended = status.into();
+        if let Some(track) = &track {
+            track.ended(&ended);
+        }
+        Ok(Some(ended))
+    }
+
+    /// What a program without a terminal leaves in the recording.
+    fn track(&self) -> Option<Track> {
+        let recorder = self.shared.events.recorder();
+        let channel = self.leave.channel();
+        match &self.asked {
+            Asked::Shell => Some(recorder.command(channel, None)),
+            Asked::Command(command) => {
+                Some(recorder.command(channel, Some(&command.to_string_lossy())))
+            }
+            Asked::Sftp => Some(recorder.files(channel)),
+            Asked::Attach(_) => None,
+        }
     }
 
     /// A terminal that is new, or one of the session's.
@@ -189,12 +218,13 @@ impl Job {
     async fn open(&self, terminal: &Terminal, leave: &Admitted) -> io::Result<Held> {
         let opened = pty::open(leave, terminal)?;
         let env = self.environment(Some((&terminal.term, &opened.tty)));
-        let running = opened.start(&self.asked.program(), self.shared.account(), env)?;
+        let running = opened.start(&self.asked.program(false), self.shared.account(), env)?;
         let command = match &self.asked {
             Asked::Command(command) => Some(command.to_string_lossy().into_owned()),
             Asked::Shell | Asked::Sftp | Asked::Attach(_) => None,
         };
-        let of = (self.leave.channel(), Arc::clone(&self.entry.vanished));
+        let vanished = Arc::clone(&self.entry.vanished);
+        let of = (self.leave.channel(), terminal.term.as_str(), vanished);
         self.shared.terminals.open(running, command, of).await.map_err(io::Error::other)
     }
 
@@ -204,6 +234,7 @@ impl Job {
         let held = self.shared.terminals.take(number, vanished).await;
         let mut held = held.ok_or_else(|| io::Error::other("the terminal is gone"))?;
         if let Some(pty) = held.pty() {
+            pty.parts().track.mark("taken up by another client");
             let size = (*self.entry.size.borrow()).unwrap_or(terminal.size);
             let drawn = Bytes::from(pty.redraw(size));
             let length = drawn.len() as u64;
@@ -249,12 +280,12 @@ impl Job {
 
     async fn turn(&self, parts: Parts<'_>) -> io::Result<Turn> {
         let (entry, leave, client) = (&self.entry, &self.leave, &self.client);
-        let Parts { master, leader, screen, asks, pid } = parts;
+        let Parts { master, leader, screen, track, asks, pid } = parts;
         let Some(io) = master else { return Ok(Turn::Closed) };
-        let mut input = pin!(inward(&entry.queue, io, leave));
-        let mut output = pin!(outward_seen(io, client, leave, screen));
+        let mut input = pin!(inward(&entry.queue, io, leave, None));
+        let mut output = pin!(outward_seen(io, client, leave, screen, track));
         let mut signals = pin!(deliver_signals(entry, Some(pid)));
-        let mut sizes = pin!(deliver_sizes(entry, io));
+        let mut sizes = pin!(deliver_sizes(entry, io, track));
         // End of file from the client does nothing to a terminal, as in sshd.
         let (mut input_done, mut output_done) = (false, false);
         let ended = loop {
@@ -379,14 +410,19 @@ async fn deliver_signals(entry: &Entry, pid: Option<u32>) {
     std::future::pending().await
 }
 
-async fn deliver_sizes(entry: &Entry, terminal: &tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>) {
+async fn deliver_sizes(
+    entry: &Entry,
+    terminal: &tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
+    track: &Track,
+) {
     let mut sizes = entry.size.subscribe();
     while sizes.changed().await.is_ok() {
         let size = *sizes.borrow_and_update();
-        if let Some(size) = size
-            && let Err(error) = rustix::termios::tcsetwinsize(terminal.get_ref(), size)
-        {
-            tracing::debug!(%error, "the terminal's size stays");
+        if let Some(size) = size {
+            match rustix::termios::tcsetwinsize(terminal.get_ref(), size) {
+                Ok(()) => track.resized(size),
+                Err(error) => tracing::debug!(%error, "the terminal's size stays"),
+            }
         }
         sleep(RESIZE_INTERVAL).await;
     }

@@ -15,18 +15,31 @@ use super::queue::Queue;
 use crate::worker::gate::Admitted;
 use crate::worker::limits::COPY_CHUNK;
 use crate::worker::process::read_some;
-use crate::worker::terminals::{Screen, size_of};
+use crate::worker::record::{Lines, Said, Track};
+use crate::worker::terminals::{Screen, read_recorded, size_of};
 
 /// RFC 4254, section 5.2: `SSH_EXTENDED_DATA_STDERR`.
 pub(super) const STDERR: u32 = 1;
 
 /// From the client's queue into `sink`, until the client ends or the sink
 /// breaks; a broken sink abandons the queue.
-pub(super) async fn inward(queue: &Queue, sink: &AsyncFd<OwnedFd>, admitted: &Admitted) {
+pub(super) async fn inward(
+    queue: &Queue,
+    sink: &AsyncFd<OwnedFd>,
+    admitted: &Admitted,
+    track: Option<&Track>,
+) {
     while queue.ready().await {
         let written = match sink.writable().await {
-            Ok(mut guard) => guard
-                .try_io(|fd| queue.consume(|bytes| Ok(rustix::io::write(fd.get_ref(), bytes)?))),
+            Ok(mut guard) => guard.try_io(|fd| {
+                queue.consume(|bytes| {
+                    let written = rustix::io::write(fd.get_ref(), bytes)?;
+                    if let Some(track) = track {
+                        track.input(bytes.get(..written).unwrap_or_default());
+                    }
+                    Ok(written)
+                })
+            }),
             Err(error) => Ok(Err(error)),
         };
         match written {
@@ -49,12 +62,21 @@ pub(super) async fn outward(
     client: &ChannelWriteHalf<Msg>,
     extended: Option<u32>,
     admitted: &Admitted,
+    track: Option<&Track>,
 ) {
     let mut buffer = vec![0; COPY_CHUNK];
     loop {
+        if let Some(track) = track {
+            track.room().await;
+        }
         let Some(read) = read_some(source, &mut buffer).await else { return };
         admitted.sending();
         let bytes = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
+        match (track, extended) {
+            (Some(track), None) => track.output(&bytes),
+            (Some(track), Some(_)) => track.error(&bytes),
+            (None, _) => {}
+        }
         let sent = match extended {
             None => client.data_bytes(bytes).await,
             Some(code) => client.extended_data_bytes(code, bytes).await,
@@ -66,18 +88,47 @@ pub(super) async fn outward(
     }
 }
 
-/// The same from a terminal, whose screen sees what the client gets.
+/// The same from our own file server's standard error, of which some lines are the recording's.
+pub(super) async fn outward_told(
+    source: &AsyncFd<OwnedFd>,
+    client: &ChannelWriteHalf<Msg>,
+    admitted: &Admitted,
+    track: &Track,
+) {
+    let mut buffer = vec![0; COPY_CHUNK];
+    let mut lines = Lines::default();
+    loop {
+        track.room().await;
+        let Some(read) = read_some(source, &mut buffer).await else { return };
+        for said in lines.cut(buffer.get(..read).unwrap_or_default()) {
+            match said {
+                Said::ToRecording(fact) => track.told(&fact),
+                Said::ToClient(bytes) => {
+                    admitted.sending();
+                    let length = bytes.len() as u64;
+                    if client.extended_data_bytes(STDERR, Bytes::from(bytes)).await.is_err() {
+                        return;
+                    }
+                    admitted.sent(length);
+                }
+            }
+        }
+    }
+}
+
+/// The same from a terminal, whose screen and recording see what the client gets.
 pub(super) async fn outward_seen(
     source: &AsyncFd<OwnedFd>,
     client: &ChannelWriteHalf<Msg>,
     admitted: &Admitted,
     screen: &mut Screen,
+    track: &Track,
 ) {
     let mut buffer = vec![0; COPY_CHUNK];
     loop {
         let read = tokio::select! {
             biased;
-            read = read_some(source, &mut buffer) => read,
+            read = read_recorded(source, &mut buffer, track) => read,
             () = screen.paused() => {
                 screen.settle(size_of(source));
                 continue;
@@ -85,6 +136,7 @@ pub(super) async fn outward_seen(
         };
         let Some(read) = read else { return };
         let read = buffer.get(..read).unwrap_or_default();
+        track.output(read);
         screen.push(read, || size_of(source));
         admitted.sending();
         if client.data_bytes(Bytes::copy_from_slice(read)).await.is_err() {

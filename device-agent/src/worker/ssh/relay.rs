@@ -22,14 +22,14 @@ pub(super) async fn relay(
 ) -> std::io::Result<()> {
     let socket = sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?;
     let mut input = pin!(async {
-        inward(&entry.queue, &socket, leave).await;
+        inward(&entry.queue, &socket, leave, None).await;
         // The other side may have closed already.
         if let Err(error) = rustix::net::shutdown(socket.get_ref(), Shutdown::Write) {
             tracing::trace!(%error, "a forward's target is gone");
         }
     });
     let mut output = pin!(async {
-        outward(&socket, client, None, leave).await;
+        outward(&socket, client, None, leave, None).await;
         client.eof().await
     });
     let (mut input_done, mut output_done) = (false, false);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
-use super::{Ask, Parts, Pty, Screen, Terminals, size_of};
+use super::{Ask, Parts, Pty, Screen, Terminals, Track, read_recorded, size_of};
 use crate::worker::limits::{COPY_CHUNK, PTY_DRAIN};
-use crate::worker::process::{Ended, read_some};
+use crate::worker::process::Ended;
 
 enum Step {
     Asked(Ask),
@@ -23,14 +23,14 @@ pub(super) async fn mind(room: Arc<Terminals>, mut pty: Box<Pty>) {
     loop {
         let running = pty.exit().is_none();
         let step = {
-            let Parts { master, leader, screen, asks, .. } = pty.parts();
+            let Parts { master, leader, screen, track, asks, .. } = pty.parts();
             tokio::select! {
                 Some(ask) = asks.recv() => Step::Asked(ask),
                 ended = leader.wait(), if running => Step::Ended(ended.unwrap_or_else(|error| {
                     tracing::warn!(%error, "a terminal's program cannot be waited for");
                     Ended::Exit(255)
                 })),
-                () = swallow(master, screen), if !silent => Step::Silent,
+                () = swallow(master, screen, track), if !silent => Step::Silent,
             }
         };
         match step {
@@ -40,10 +40,10 @@ pub(super) async fn mind(room: Arc<Terminals>, mut pty: Box<Pty>) {
             },
             Step::Silent => silent = true,
             Step::Ended(ended) => {
-                let Parts { master, screen, .. } = pty.parts();
+                let Parts { master, screen, track, .. } = pty.parts();
                 // A background program may hold it open for ever: what comes without a pause is
                 // still the program's.
-                while !silent && swallow_one(master, screen).await {}
+                while !silent && swallow_one(master, screen, track).await {}
                 room.ended(&mut pty, ended).await;
                 silent = true;
             }
@@ -52,29 +52,37 @@ pub(super) async fn mind(room: Arc<Terminals>, mut pty: Box<Pty>) {
 }
 
 /// To the terminal's end.
-async fn swallow(master: Option<&AsyncFd<OwnedFd>>, screen: &mut Screen) {
+async fn swallow(master: Option<&AsyncFd<OwnedFd>>, screen: &mut Screen, track: &Track) {
     let Some(master) = master else { return };
     let mut buffer = vec![0; COPY_CHUNK];
     loop {
         let read = tokio::select! {
-            read = read_some(master, &mut buffer) => read,
+            read = read_recorded(master, &mut buffer, track) => read,
             () = screen.paused() => {
                 screen.settle(size_of(master));
                 continue;
             }
         };
         let Some(read) = read else { return screen.settle(size_of(master)) };
-        screen.push(buffer.get(..read).unwrap_or_default(), || size_of(master));
+        let read = buffer.get(..read).unwrap_or_default();
+        track.output(read);
+        screen.push(read, || size_of(master));
     }
 }
 
 /// Whether something came before the terminal was silent.
-async fn swallow_one(master: Option<&AsyncFd<OwnedFd>>, screen: &mut Screen) -> bool {
+async fn swallow_one(
+    master: Option<&AsyncFd<OwnedFd>>,
+    screen: &mut Screen,
+    track: &Track,
+) -> bool {
     let Some(master) = master else { return false };
     let mut buffer = vec![0; COPY_CHUNK];
-    match timeout(PTY_DRAIN, read_some(master, &mut buffer)).await {
+    match timeout(PTY_DRAIN, read_recorded(master, &mut buffer, track)).await {
         Ok(Some(read)) => {
-            screen.push(buffer.get(..read).unwrap_or_default(), || size_of(master));
+            let read = buffer.get(..read).unwrap_or_default();
+            track.output(read);
+            screen.push(read, || size_of(master));
             true
         }
         Ok(None) | Err(_) => false,

@@ -27,8 +27,9 @@ use tokio::time::{sleep, timeout};
 use super::event::WorkerEvent;
 use super::gate::{Denied, Events};
 use super::limits::{FAREWELL, HAND_OVER, RESIZE_INTERVAL, TERMINALS_MAX};
-use super::process::Ended;
+use super::process::{Ended, read_some};
 use super::pty::{Leader, Running};
+use super::record::Track;
 pub(super) use screen::Screen;
 
 /// Who asks for a terminal, and where it is to go.
@@ -62,6 +63,7 @@ pub(super) struct Pty {
     master: Option<AsyncFd<OwnedFd>>,
     leader: Leader,
     screen: Screen,
+    track: Track,
     exit: Option<Ended>,
     asks: mpsc::Receiver<Ask>,
 }
@@ -71,14 +73,15 @@ pub(super) struct Parts<'a> {
     pub(super) master: Option<&'a AsyncFd<OwnedFd>>,
     pub(super) leader: &'a mut Leader,
     pub(super) screen: &'a mut Screen,
+    pub(super) track: &'a Track,
     pub(super) asks: &'a mut mpsc::Receiver<Ask>,
     pub(super) pid: u32,
 }
 
 impl Pty {
     pub(super) fn parts(&mut self) -> Parts<'_> {
-        let Self { master, leader, screen, asks, pid, .. } = self;
-        Parts { master: master.as_ref(), leader, screen, asks, pid: *pid }
+        let Self { master, leader, screen, track, asks, pid, .. } = self;
+        Parts { master: master.as_ref(), leader, screen, track, asks, pid: *pid }
     }
 
     /// How its program ended, once it has.
@@ -113,6 +116,7 @@ impl Pty {
             sleep(RESIZE_INTERVAL).await;
         }
         set(size);
+        self.track.resized(size);
     }
 
     fn size(&self) -> Option<Winsize> {
@@ -123,6 +127,16 @@ impl Pty {
 /// A terminal's size as its program may have changed it.
 pub(super) fn size_of(master: &AsyncFd<OwnedFd>) -> Option<Winsize> {
     tcgetwinsize(master.get_ref()).ok()
+}
+
+/// What a program shows on its terminal, once its recording has room for more. Cancel-safe.
+pub(super) async fn read_recorded(
+    master: &AsyncFd<OwnedFd>,
+    buffer: &mut [u8],
+    track: &Track,
+) -> Option<usize> {
+    track.room().await;
+    read_some(master, buffer).await
 }
 
 struct Slot {
@@ -189,7 +203,7 @@ impl Terminals {
         self: &Arc<Self>,
         running: Running,
         command: Option<String>,
-        (channel, vanished): (u32, Arc<AtomicBool>),
+        (channel, term, vanished): (u32, &str, Arc<AtomicBool>),
     ) -> Result<Held, Denied> {
         let Running { master, tty, pid, leader } = running;
         let (asks_to, asks) = mpsc::channel(1);
@@ -207,9 +221,12 @@ impl Terminals {
             about
         };
         self.counted();
-        let screen = Screen::new(size_of(&master).unwrap_or_else(usual));
+        let size = size_of(&master).unwrap_or_else(usual);
+        let track =
+            self.events.recorder().terminal(channel, (term, size), about.command.as_deref());
+        let screen = Screen::new(size);
         let (master, exit) = (Some(master), None);
-        let pty = Pty { about, channel, tty, pid, master, leader, screen, exit, asks };
+        let pty = Pty { about, channel, tty, pid, master, leader, screen, track, exit, asks };
         let event = WorkerEvent::PtyOpened { channel, tty: pty.tty.clone(), pid };
         let held = Held { pty: Some(Box::new(pty)), room: Arc::clone(self), vanished };
         match self.events.send(event).await {
@@ -296,6 +313,7 @@ impl Terminals {
 
     /// Its program has ended: its device is closed, and whoever it was for can still be told.
     async fn ended(&self, pty: &mut Pty, exit: Ended) {
+        pty.track.ended(&exit);
         pty.exit = Some(exit);
         let size = pty.size();
         pty.screen.settle(size);

@@ -38,6 +38,8 @@ pub(in crate::line) struct LiveDevice {
     pub(in crate::line) run: Option<RunId>,
     /// It can give a session to another client.
     pub(in crate::line) attaches: bool,
+    /// It can record sessions.
+    pub(in crate::line) records: bool,
     orders: Mutex<Orders>,
     ordered: Notify,
     proven: AtomicBool,
@@ -96,7 +98,7 @@ impl LiveDevice {
         clock_ahead: i64,
         named: Box<[SessionId]>,
         run: Option<RunId>,
-        attaches: bool,
+        (attaches, records): (bool, bool),
     ) -> Self {
         let now = clock::now();
         Self {
@@ -113,6 +115,7 @@ impl LiveDevice {
             named,
             run,
             attaches,
+            records,
             orders: Mutex::default(),
             ordered: Notify::new(),
             proven: AtomicBool::new(false),

@@ -76,7 +76,7 @@ pub(super) async fn deliver(
         issued: now,
         open_by: now.plus(GRANT_OPEN_WITHIN).min(session.ends),
         ends: session.ends,
-        obligations: None,
+        obligations: shared.limits.recording.obligation().filter(|_| line.records).map(obliged),
         resume: (which != Which::First).then_some(true),
         windows: Some(windows),
         anew: (which == Which::Fresh).then_some(true),
@@ -97,6 +97,10 @@ pub(super) async fn deliver(
         stream: Some(session.stream),
     };
     Ok((to_device, from_device, opened))
+}
+
+fn obliged(obligation: &str) -> Vec<String> {
+    vec![obligation.to_owned()]
 }
 
 async fn exchange(

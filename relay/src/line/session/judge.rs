@@ -125,6 +125,15 @@ pub(super) fn offline(record: &DeviceRecord) -> Refused {
     )
 }
 
+/// Sessions must be recorded here, and this device's agent does not know how.
+pub(super) fn unrecorded(record: &DeviceRecord) -> Refused {
+    Refused::new(
+        Code::NotAllowed,
+        format!("sessions must be recorded, and the agent of {} cannot", record.name),
+        "upgrade it, or give its disk room: its log says which",
+    )
+}
+
 pub(super) fn too_many(full: Full, record: &DeviceRecord) -> Refused {
     match full {
         Full::Device => Refused::new(

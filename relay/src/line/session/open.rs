@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use belay_proto::ids::SessionId;
 use belay_proto::limits::{DELIVER_DEADLINE, SESSION_MAX};
+use belay_proto::recording::Policy;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::control::Ended;
 use belay_proto::wire::open::Open;
@@ -36,6 +37,9 @@ pub(super) async fn open(
     *event = event.clone().device(record.id);
     let allowed = judge::permitted(&user, &record, &kind, &login)?;
     let line = shared.registry.device(record.id).ok_or_else(|| judge::offline(&record))?;
+    if shared.limits.recording == Policy::Required && !line.records {
+        return Err(judge::unrecorded(&record));
+    }
     let bounds = (shared.limits.sessions_per_device, shared.limits.sessions_per_user);
     let (guard, _) = shared
         .registry

@@ -1,0 +1,169 @@
+//! The tracks of a recording: one asciicast each.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use belay_proto::error_line::printable;
+use belay_proto::recording::{Segment, TEXT_MAX};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::proof::{Proven, broken};
+use crate::failure::Failure;
+
+/// Text of all tracks together that is held to be shown.
+const SHOWN_MAX: usize = 1024 * 1024 * 1024;
+
+/// No event lies further after the one before it: ten years.
+const LONGEST_PAUSE: f64 = 3.2e8;
+
+/// One terminal or command, or the session itself.
+pub(super) struct Track {
+    pub(super) number: u32,
+    pub(super) header: Header,
+    pub(super) events: Vec<Event>,
+}
+
+/// What is read of a header.
+#[derive(Debug, Deserialize)]
+pub(super) struct Header {
+    version: u32,
+    pub(super) term: Term,
+    pub(super) timestamp: Option<u64>,
+    pub(super) command: Option<String>,
+    belay: Belay,
+}
+
+/// The terminal.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Term {
+    pub(super) cols: u16,
+    pub(super) rows: u16,
+    #[serde(rename = "type")]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Belay {
+    kind: String,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event {
+    /// Since the track began.
+    pub(super) at: Duration,
+    pub(super) code: char,
+    pub(super) text: String,
+}
+
+/// For `--json`.
+#[derive(Serialize)]
+pub(super) struct Brief<'a> {
+    track: u32,
+    kind: &'a str,
+    command: Option<&'a str>,
+    begun: Option<u64>,
+    seconds: f64,
+    exit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    facts: Vec<Value>,
+}
+
+impl Track {
+    pub(super) fn kind(&self) -> &str {
+        &self.header.belay.kind
+    }
+
+    pub(super) fn is_terminal(&self) -> bool {
+        self.kind() == "terminal"
+    }
+
+    /// For a person who has to choose.
+    pub(super) fn words(&self) -> String {
+        let what = self.header.command.as_deref().unwrap_or("");
+        printable(&format!("{} ({} {what})", self.number, self.kind())).replace(" )", ")")
+    }
+
+    /// Its size, fit for a screen.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (usize::from(self.header.term.cols.max(1)), usize::from(self.header.term.rows.max(1)))
+    }
+
+    pub(super) fn brief(&self) -> Brief<'_> {
+        let exit = self.events.iter().rev().find(|event| event.code == 'x');
+        let facts = self.events.iter().filter(|event| event.code == 'b');
+        Brief {
+            track: self.number,
+            kind: self.kind(),
+            command: self.header.command.as_deref(),
+            begun: self.header.timestamp,
+            seconds: self.events.last().map_or(0.0, |last| last.at.as_secs_f64()),
+            exit: exit.map(|exit| exit.text.as_str()),
+            facts: facts.filter_map(|fact| serde_json::from_str(&fact.text).ok()).collect(),
+        }
+    }
+}
+
+/// Two numbers of a size as an event has it: `120x40`.
+pub(super) fn resized(text: &str) -> Option<(usize, usize)> {
+    let (columns, rows) = text.split_once('x')?;
+    let side = |text: &str| text.parse::<u16>().ok().filter(|side| *side > 0).map(usize::from);
+    Some((side(columns)?, side(rows)?))
+}
+
+/// All tracks, by their numbers.
+pub(super) fn tracks(proven: &Proven) -> Result<Vec<Track>, Failure> {
+    let mut texts: BTreeMap<u32, String> = BTreeMap::new();
+    let mut total = 0;
+    for segment in &proven.segments {
+        let text = text(segment)?;
+        total += text.len();
+        if total > SHOWN_MAX {
+            return Err(Failure::new("file", "the recording is too long to be shown in one go")
+                .remedy("keep it with --save and look at parts of it"));
+        }
+        texts.entry(segment.track).or_default().push_str(&text);
+    }
+    texts.into_iter().map(|(number, text)| track(number, &text)).collect()
+}
+
+fn text(segment: &Segment) -> Result<String, Failure> {
+    if segment.sealed == Some(true) {
+        return Err(Failure::new(
+            "recording-sealed",
+            format!("segment {} is sealed to an auditor's key", segment.number),
+        )
+        .remedy("use a belay that opens sealed recordings"));
+    }
+    let nonsense = || broken(format!("segment {} holds no text", segment.number));
+    let bytes = if segment.compressed == Some(true) {
+        // It makes no more than what any segment may hold.
+        zstd::bulk::decompress(&segment.payload, TEXT_MAX).map_err(|_| nonsense())?
+    } else {
+        segment.payload.to_vec()
+    };
+    String::from_utf8(bytes).map_err(|_| nonsense())
+}
+
+fn track(number: u32, text: &str) -> Result<Track, Failure> {
+    let nonsense = |line: usize| broken(format!("line {line} of track {number} is no asciicast"));
+    let mut lines = text.lines().enumerate();
+    let header: Header = match lines.next().map(|(_, line)| serde_json::from_str(line)) {
+        Some(Ok(header)) => header,
+        Some(Err(_)) | None => return Err(nonsense(1)),
+    };
+    if header.version != 3 {
+        return Err(nonsense(1));
+    }
+    let mut at = Duration::ZERO;
+    let mut events = Vec::new();
+    for (line, text) in lines {
+        let event: Result<(f64, String, String), _> = serde_json::from_str(text);
+        let (after, code, text) = event.map_err(|_| nonsense(line + 1))?;
+        let code = code.chars().next().ok_or_else(|| nonsense(line + 1))?;
+        at += Duration::from_secs_f64(after.clamp(0.0, LONGEST_PAUSE));
+        events.push(Event { at, code, text });
+    }
+    Ok(Track { number, header, events })
+}

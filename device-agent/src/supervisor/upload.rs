@@ -1,0 +1,135 @@
+//! Bringing the spool to the relay: a stream of the line's own, segment after segment.
+//!
+//! Little is on its way at once, so that it harms no session. What was sent and not answered when
+//! the line ends is sent again over the next one, and the relay keeps it once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use belay_proto::ids::SessionId;
+use belay_proto::recording::{Opening, UNANSWERED, Upload, Uploaded, stream};
+use belay_proto::refusal::{Code, Refused};
+use belay_tunnel::carrier::{Carrier, CarrierError, RecvHalf, SendHalf};
+use belay_tunnel::framed::{self, MessageError, Messages};
+use tokio::time::sleep;
+
+use super::spool::{Offer, Spool};
+
+/// Bytes on the way at once: 1 MB/s at 120 ms.
+const UNANSWERED_BYTES: usize = 128 * 1024;
+
+/// After a refusal that may pass, such as a full disk.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum UploadError {
+    #[error("the line is gone")]
+    Line(#[from] CarrierError),
+    #[error("the stream for recordings broke")]
+    Stream(#[from] MessageError),
+    #[error("the spool of recordings cannot be read")]
+    Spool(#[from] io::Error),
+    #[error("the relay takes no recordings now: {0}")]
+    Later(Refused),
+    #[error("the relay answered what was not asked")]
+    Nonsense,
+}
+
+/// Uploads for as long as the line lives. Dropping it loses nothing.
+pub(super) async fn upload(carrier: Carrier, spool: Arc<Spool>) {
+    loop {
+        match over_one_stream(&carrier, &spool).await {
+            Err(UploadError::Line(_)) => return,
+            Err(error) => {
+                let error = belay_proto::error_line::one_line(&error);
+                tracing::warn!(error, again_in_s = AGAIN.as_secs(), "recordings wait");
+            }
+            Ok(never) => match never {},
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+async fn over_one_stream(carrier: &Carrier, spool: &Spool) -> Result<Infallible, UploadError> {
+    // Nothing is opened for nothing.
+    let (sent, mut offers) = (BTreeMap::new(), spool.offers());
+    while spool.offer(&sent, None)?.is_none() {
+        if offers.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+    let (mut send, recv) = carrier.open().await?;
+    framed::write(&mut send, &Opening { kind: Some(stream::RECORDINGS.to_owned()) }).await?;
+    let way = Way { send, answers: Messages::new(recv), sent, on_the_way: VecDeque::new(), spool };
+    way.go().await
+}
+
+struct Way<'a> {
+    send: SendHalf,
+    answers: Messages<RecvHalf>,
+    /// Each session's next number to send.
+    sent: BTreeMap<SessionId, u64>,
+    on_the_way: VecDeque<(SessionId, usize)>,
+    spool: &'a Spool,
+}
+
+impl Way<'_> {
+    async fn go(mut self) -> Result<Infallible, UploadError> {
+        let (mut last, mut offers) = (None, self.spool.offers());
+        loop {
+            offers.mark_unchanged();
+            let bytes: usize = self.on_the_way.iter().map(|(_, bytes)| bytes).sum();
+            let room = self.on_the_way.len() < UNANSWERED && bytes < UNANSWERED_BYTES;
+            if room && let Some(offer) = self.spool.offer(&self.sent, last)? {
+                last = Some(offer.session);
+                self.send(offer).await?;
+                continue;
+            }
+            tokio::select! {
+                answer = self.answers.next::<Uploaded>() => {
+                    self.hear(answer?.ok_or(MessageError::Ended)?)?;
+                }
+                Ok(()) = offers.changed() => {}
+            }
+        }
+    }
+
+    async fn send(&mut self, Offer { session, number, signed }: Offer) -> Result<(), UploadError> {
+        self.on_the_way.push_back((session, signed.len()));
+        self.sent.insert(session, number + 1);
+        framed::write(&mut self.send, &Upload { segment: Some(signed.into()) }).await?;
+        Ok(())
+    }
+
+    fn hear(&mut self, answer: Uploaded) -> Result<(), UploadError> {
+        let (session, _) = self.on_the_way.pop_front().ok_or(UploadError::Nonsense)?;
+        if answer.session.is_some_and(|named| named != session) {
+            return Err(UploadError::Nonsense);
+        }
+        match answer {
+            Uploaded { refused: Some(refused), .. } if may_pass(&refused) => {
+                Err(UploadError::Later(refused))
+            }
+            Uploaded { refused: Some(refused), .. } => {
+                tracing::error!(%session, %refused, "the relay does not take a recording");
+                Ok(self.spool.reject(session)?)
+            }
+            Uploaded { number: Some(number), .. } => {
+                // One that has more already needs no more than what follows that.
+                let next = self.sent.entry(session).or_default();
+                *next = (*next).max(number.saturating_add(1));
+                Ok(self.spool.taken(session, number)?)
+            }
+            Uploaded { number: None, refused: None, .. } => Err(UploadError::Nonsense),
+        }
+    }
+}
+
+/// Whether it is worth sending the same again.
+fn may_pass(refused: &Refused) -> bool {
+    matches!(refused.code(), Code::Store | Code::Busy | Code::Draining | Code::Internal)
+}

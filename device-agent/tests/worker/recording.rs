@@ -1,0 +1,130 @@
+//! What a worker tells of a session that is to be recorded.
+
+use belay_agent::worker::{Recorded, WorkerEvent, WorkerOrder};
+use russh::ChannelMsg;
+use tokio::time::timeout;
+
+use crate::far_end::{Device, Laptop, exec, order, output};
+use crate::rig::PATIENCE;
+
+fn recorded_order() -> WorkerOrder {
+    WorkerOrder { obligations: vec!["record".into()], ..order() }
+}
+
+/// All segments up to the session's end, which must come after the recording's.
+async fn segments(device: &mut Device) -> Vec<Recorded> {
+    let mut all = Vec::new();
+    loop {
+        #[allow(clippy::wildcard_enum_match_arm, reason = "tests")]
+        match device.next().await {
+            WorkerEvent::Recorded(recorded) => all.push(recorded),
+            WorkerEvent::Ended { .. } => break,
+            _ => {}
+        }
+    }
+    let numbers: Vec<u64> = all.iter().map(|recorded| recorded.number).collect();
+    assert_eq!(numbers, (0..all.len() as u64).collect::<Vec<_>>());
+    let ends: Vec<bool> = all.iter().map(|recorded| recorded.end == Some(true)).collect();
+    assert_eq!(ends.iter().position(|end| *end), Some(all.len() - 1), "{ends:?}");
+    all
+}
+
+/// A track's events with this code, one after another.
+fn shown(all: &[Recorded], track: u32, code: &str) -> String {
+    let mut text = String::new();
+    for recorded in all.iter().filter(|recorded| recorded.track == track) {
+        let bytes = if recorded.compressed == Some(true) {
+            zstd::bulk::decompress(&recorded.payload, 64 * 1024).unwrap()
+        } else {
+            recorded.payload.to_vec()
+        };
+        text.push_str(std::str::from_utf8(&bytes).unwrap());
+    }
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let events = lines.skip(1).filter(|event| event[1] == code);
+    events.map(|event| event[2].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_command_leaves_its_output_its_status_and_what_passed_the_gate() {
+    let mut device = Device::started(&recorded_order()).await;
+    let (laptop, handle, _attachment) = Laptop::arrive(&device).await;
+    let mut channel = exec(&handle, "echo out; echo err >&2; exit 3").await;
+    assert_eq!(output(&mut channel).await.1, Some(3));
+    handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
+    drop((channel, handle));
+    let all = segments(&mut device).await;
+    assert_eq!(shown(&all, 1, "o"), "out\n");
+    assert_eq!(shown(&all, 1, "e"), "err\n");
+    assert_eq!(shown(&all, 1, "x"), "3");
+    let facts = shown(&all, 0, "b");
+    for part in [
+        r#""what":"authenticated","user":"ada""#,
+        r#""what":"opened","channel":2,"kind":"exec","detail":"echo out"#,
+        r#""what":"track","track":1,"kind":"command","channel":2"#,
+        r#""what":"closed","channel":2,"kind":"exec""#,
+        r#""exit":3"#,
+        r#""what":"ended","reason":"the client closed the connection""#,
+    ] {
+        assert!(facts.contains(part), "{part} is not in {facts}");
+    }
+    drop(laptop);
+}
+
+#[tokio::test]
+async fn a_terminal_leaves_what_it_showed_and_not_what_was_typed_unseen() {
+    let mut device = Device::started(&recorded_order()).await;
+    let (laptop, handle, _attachment) = Laptop::arrive(&device).await;
+    let mut channel = timeout(PATIENCE, handle.channel_open_session()).await.unwrap().unwrap();
+    channel.request_pty(false, "xterm", 80, 24, 0, 0, &[]).await.unwrap();
+    channel
+        .exec(false, "stty -echo; echo ready; read pw; stty echo; echo got-${#pw}; read x; exit 4")
+        .await
+        .unwrap();
+    let mut seen = Vec::new();
+    let mut say = vec![("ready", "hunter2-unseen\n"), ("got-14", "seen\n")].into_iter();
+    let mut next = say.next();
+    let read = async {
+        while let Some(message) = channel.wait().await {
+            if let ChannelMsg::Data { data } = message {
+                seen.extend_from_slice(&data);
+            }
+            if let Some((wanted, typed)) = next
+                && String::from_utf8_lossy(&seen).contains(wanted)
+            {
+                channel.window_change(100, 30, 0, 0).await.unwrap();
+                channel.data(typed.as_bytes()).await.unwrap();
+                next = say.next();
+            }
+        }
+    };
+    timeout(PATIENCE, read).await.unwrap();
+    handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
+    drop((channel, handle));
+    let all = segments(&mut device).await;
+    let shown_there = shown(&all, 1, "o");
+    assert_eq!(shown_there.as_bytes(), seen, "it has what the client saw");
+    assert!(shown_there.contains("seen") && !shown_there.contains("hunter2"));
+    assert!(!shown(&all, 0, "b").contains("hunter2"));
+    assert_eq!(shown(&all, 1, "r"), "100x30");
+    assert_eq!(shown(&all, 1, "x"), "4");
+    drop(laptop);
+}
+
+#[tokio::test]
+async fn a_session_nobody_asked_to_record_tells_nothing() {
+    let mut device = Device::started(&order()).await;
+    let (laptop, handle, _attachment) = Laptop::arrive(&device).await;
+    let mut channel = exec(&handle, "echo out").await;
+    output(&mut channel).await;
+    handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
+    drop((channel, handle));
+    loop {
+        let event = device.next().await;
+        assert!(!matches!(event, WorkerEvent::Recorded(_)));
+        if matches!(event, WorkerEvent::Ended { .. }) {
+            break;
+        }
+    }
+    drop(laptop);
+}

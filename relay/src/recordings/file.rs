@@ -1,0 +1,235 @@
+//! One recording's file ([`belay_proto::recording::file`]).
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use belay_proto::ids::SessionId;
+use belay_proto::recording::file::{Head, LENGTH, append, length};
+use belay_proto::recording::{Chain, Segment, SignedSegment, VERSION};
+use belay_proto::wire::frame::decode_payload;
+use belay_tunnel::pki::DeviceKey;
+use belay_tunnel::private_file;
+use uuid::Uuid;
+
+use super::{KeepError, Kept, Standing};
+
+const SUFFIX: &str = "belay";
+
+/// Where a session's recording is: by the day in its id, so that no folder grows for ever.
+pub(super) fn path(dir: &Path, session: SessionId) -> PathBuf {
+    dir.join(day(session)).join(format!("{session}.{SUFFIX}"))
+}
+
+fn day(session: SessionId) -> String {
+    let stamp = Uuid::from_bytes(*session.as_bytes()).get_timestamp();
+    let seconds = stamp.map_or(0, |stamp| stamp.to_unix().0);
+    let at = i64::try_from(seconds).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
+    let day = at.map(|at| at.to_zoned(jiff::tz::TimeZone::UTC).date().to_string());
+    day.unwrap_or_else(|| "undated".to_owned())
+}
+
+/// A recording that grows.
+#[derive(Debug)]
+pub(super) struct Tail {
+    file: File,
+    length: u64,
+    chain: Chain,
+}
+
+impl Tail {
+    /// Opens or begins it. What was half written when the power went is cut off.
+    pub(super) fn open(dir: &Path, session: SessionId, key: &DeviceKey) -> io::Result<Self> {
+        let path = path(dir, session);
+        let folder = path.parent().unwrap_or(dir);
+        if !path.exists() {
+            private_file::make_dir(folder)?;
+            let head =
+                Head { version: VERSION, session, certificate: key.certificate().to_vec().into() };
+            let head = minicbor::to_vec(&head).map_err(io::Error::other)?;
+            let mut bytes = Vec::new();
+            append(&head, &mut bytes);
+            private_file::create(&path, &bytes)?;
+            for folder in [folder, dir] {
+                File::open(folder)?.sync_all()?;
+            }
+        }
+        let file = OpenOptions::new().read(true).write(true).mode(0o600).open(&path)?;
+        let found = last(&file)?.ok_or_else(|| io::Error::other("it does not begin as one"))?;
+        if found.length < file.metadata()?.len() {
+            tracing::warn!(%session, "a recording's last segment was half written, and is cut off");
+            file.set_len(found.length)?;
+        }
+        let chain = match &found.segment {
+            Some((segment, encoded)) => {
+                Chain::after(encoded, segment.number.saturating_add(1)).map_err(io::Error::other)?
+            }
+            None => Chain::new(session, key.device()),
+        };
+        Ok(Self { file, length: found.length, chain })
+    }
+
+    /// Keeps the next segment.
+    pub(super) fn keep(
+        &mut self,
+        session: SessionId,
+        key: &DeviceKey,
+        signed: &[u8],
+    ) -> Result<Kept, KeepError> {
+        if key.device() != self.chain.device() {
+            return Err(KeepError::Foreign(session));
+        }
+        let mut chain = self.chain.clone();
+        if number(signed).is_some_and(|number| number < chain.next()) {
+            return Ok(self.kept(true));
+        }
+        chain.take(signed, key)?;
+        let mut bytes = Vec::with_capacity(signed.len() + 2 * LENGTH);
+        append(signed, &mut bytes);
+        let written =
+            self.file.write_all_at(&bytes, self.length).and_then(|()| self.file.sync_data());
+        if let Err(error) = written {
+            // What of it is there is not acknowledged, and must not be in the way.
+            if let Err(error) = self.file.set_len(self.length) {
+                tracing::warn!(%session, %error, "half a segment is left behind");
+            }
+            let full = error.kind() == io::ErrorKind::StorageFull;
+            return Err(if full { KeepError::Full } else { KeepError::Disk(session, error) });
+        }
+        self.length += bytes.len() as u64;
+        self.chain = chain;
+        Ok(self.kept(false))
+    }
+
+    fn kept(&self, again: bool) -> Kept {
+        let chain = &self.chain;
+        let number = chain.next().saturating_sub(1);
+        Kept { number, head: chain.head(), end: chain.end(), again }
+    }
+}
+
+/// The number a segment says it has.
+fn number(signed: &[u8]) -> Option<u64> {
+    let signed: SignedSegment = decode_payload(signed).ok()?;
+    decode_payload::<Segment>(&signed.segment).ok().map(|segment| segment.number)
+}
+
+/// The last whole record of a file.
+struct Last {
+    /// Where it ends.
+    length: u64,
+    /// What it is, when it is no head.
+    segment: Option<(Segment, Vec<u8>)>,
+}
+
+/// `None` when the file does not begin with a head.
+fn last(file: &File) -> io::Result<Option<Last>> {
+    let length = file.metadata()?.len();
+    if let Some(found) = from_the_end(file, length)? {
+        return Ok(Some(found));
+    }
+    // The end is damaged: from the beginning, then.
+    let (mut at, mut found) = (0, None);
+    while let Some(record) = record_at(file, at, length)? {
+        let end = at + record.len() as u64 + 2 * LENGTH as u64;
+        match read(&record) {
+            Some(segment) => found = Some(Last { length: end, segment: Some(segment) }),
+            None if at == 0 => found = Some(Last { length: end, segment: None }),
+            None => break,
+        }
+        at = end;
+    }
+    Ok(found)
+}
+
+fn from_the_end(file: &File, file_length: u64) -> io::Result<Option<Last>> {
+    let Some(end) = file_length.checked_sub(LENGTH as u64) else { return Ok(None) };
+    let mut bytes = [0; LENGTH];
+    file.read_exact_at(&mut bytes, end)?;
+    let begin = length(bytes).and_then(|length| end.checked_sub((length + LENGTH) as u64));
+    let Some(begin) = begin else { return Ok(None) };
+    let record = record_at(file, begin, file_length)?;
+    let segment = record.and_then(|record| read(&record));
+    Ok(segment.map(|segment| Last { length: file_length, segment: Some(segment) }))
+}
+
+fn record_at(file: &File, at: u64, file_length: u64) -> io::Result<Option<Vec<u8>>> {
+    let room = file_length.saturating_sub(at);
+    if room < 2 * LENGTH as u64 {
+        return Ok(None);
+    }
+    let mut before = [0; LENGTH];
+    file.read_exact_at(&mut before, at)?;
+    let Some(length) = length(before).filter(|length| (length + 2 * LENGTH) as u64 <= room) else {
+        return Ok(None);
+    };
+    let mut record = vec![0; length + LENGTH];
+    file.read_exact_at(&mut record, at + LENGTH as u64)?;
+    let after = record.split_off(length);
+    Ok((after == before).then_some(record))
+}
+
+fn read(record: &[u8]) -> Option<(Segment, Vec<u8>)> {
+    let signed: SignedSegment = decode_payload(record).ok()?;
+    let segment = decode_payload(&signed.segment).ok()?;
+    Some((segment, signed.segment.to_vec()))
+}
+
+pub(super) fn standing(dir: &Path, session: SessionId) -> io::Result<Option<Standing>> {
+    let Some(file) = open(dir, session)? else { return Ok(None) };
+    let bytes = file.metadata()?.len();
+    let segment = last(&file)?.and_then(|last| last.segment);
+    Ok(Some(Standing {
+        session,
+        bytes,
+        last: segment.as_ref().map(|(segment, _)| segment.number),
+        end: segment.as_ref().and_then(|(segment, _)| segment.end),
+        last_ms: segment.map_or(0, |(segment, _)| segment.last_ms),
+    }))
+}
+
+pub(super) fn page(
+    dir: &Path,
+    session: SessionId,
+    from: u64,
+    most: u64,
+) -> io::Result<Option<Vec<u8>>> {
+    let Some(file) = open(dir, session)? else { return Ok(None) };
+    let room = file.metadata()?.len().saturating_sub(from).min(most);
+    let mut bytes = vec![0; usize::try_from(room).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, from)?;
+    Ok(Some(bytes))
+}
+
+fn open(dir: &Path, session: SessionId) -> io::Result<Option<File>> {
+    match File::open(path(dir, session)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The newest recordings' sessions, the newest first.
+pub(super) fn newest(dir: &Path, most: usize) -> io::Result<Vec<SessionId>> {
+    let mut days: Vec<PathBuf> =
+        fs::read_dir(dir)?.map(|day| Ok(day?.path())).collect::<io::Result<_>>()?;
+    days.sort_by(|one, other| other.cmp(one));
+    let mut newest = Vec::new();
+    for day in days.into_iter().filter(|day| day.is_dir()) {
+        if newest.len() >= most {
+            break;
+        }
+        for entry in fs::read_dir(day)? {
+            let path = entry?.path();
+            let is_ours = path.extension().is_some_and(|extension| extension == SUFFIX);
+            let session =
+                path.file_stem().and_then(|stem| stem.to_str()?.parse::<SessionId>().ok());
+            newest.extend(session.filter(|_| is_ours));
+        }
+    }
+    // Ids of version 7 begin with their time.
+    newest.sort_by(|one: &SessionId, other| other.cmp(one));
+    newest.truncate(most);
+    Ok(newest)
+}

@@ -136,7 +136,7 @@ pub async fn run(state: State, stop: CancellationToken) -> anyhow::Result<()> {
         seen: Seen::default(),
         sessions: Arc::new(Sessions::new(sessions)),
         status: Status::new(state.clone(), &enrolment),
-        spool: open_spool(&state, &enrolment)?,
+        spool: open_spool(&state, &enrolment),
         history: Arc::default(),
         state,
         enrolment,
@@ -166,13 +166,17 @@ pub async fn run(state: State, stop: CancellationToken) -> anyhow::Result<()> {
 }
 
 /// Where recordings wait. Without it the device says that it cannot record, and works.
-fn open_spool(state: &State, enrolment: &Enrolment) -> anyhow::Result<Option<Arc<Spool>>> {
-    let key = state.key()?;
-    let opened = Spool::open(state.dir(), key, enrolment.device);
-    let failed = |error: &std::io::Error| {
-        tracing::error!(%error, "no place for recordings; sessions that need one are refused");
-    };
-    Ok(opened.inspect_err(failed).ok().map(Arc::new))
+fn open_spool(state: &State, enrolment: &Enrolment) -> Option<Arc<Spool>> {
+    let opened = state.key().map_err(anyhow::Error::from).and_then(|key| {
+        Spool::open(state.dir(), key, enrolment.device).context("cannot open the spool")
+    });
+    opened
+        .inspect_err(|error| {
+            let error = format!("{error:#}");
+            tracing::error!(error, "no place for recordings; sessions that need one are refused");
+        })
+        .ok()
+        .map(Arc::new)
 }
 
 /// One line after another, until the agent is to stop.

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use belay_proto::recording::Utf8;
-use belay_proto::recording::cast::{Code, Fact};
+use belay_proto::recording::cast::{Code, Fact, longest_line};
+use belay_proto::recording::{TEXT_MAX, Utf8};
 
 /// Output that comes within this time is one event.
 const TOGETHER: Duration = Duration::from_millis(10);
 
 /// Longest text of one event: as JSON it is six times as long at worst, and fits a segment.
 const EVENT_MAX: usize = 8 * 1024;
+const _: () = assert!(longest_line(EVENT_MAX) <= TEXT_MAX);
 
 /// What tells a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

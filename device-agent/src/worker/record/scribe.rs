@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use belay_proto::recording::cast::{self, longest_line};
+use belay_proto::recording::cast;
 use belay_proto::recording::{SEGMENT_TIME, SESSION_TRACK, TEXT_MAX};
 use tokio::sync::Semaphore;
 use tokio::time::sleep_until;
@@ -167,17 +167,20 @@ struct Made {
 fn segments(batch: &Batch) -> Vec<Made> {
     let mut made = Vec::new();
     let mut lines = batch.header.clone().unwrap_or_default();
+    let mut line = String::new();
     let first = batch.pieces.first().map_or(batch.before, |piece| piece.at);
     let (mut first, mut last, mut before, mut begin) = (first, first, batch.before, 0);
     for piece in &batch.pieces {
         let text = batch.text.get(begin..begin + piece.length).unwrap_or_default();
         begin += piece.length;
-        if !lines.is_empty() && lines.len() + longest_line(text.len()) > TEXT_MAX {
+        line.clear();
+        cast::event(piece.at.saturating_sub(before), piece.code, text, &mut line);
+        if !lines.is_empty() && lines.len() + line.len() > TEXT_MAX {
             made.push(finish(&lines, first, last));
             lines.clear();
             first = piece.at;
         }
-        cast::event(piece.at.saturating_sub(before), piece.code, text, &mut lines);
+        lines.push_str(&line);
         before = piece.at;
         last = piece.at;
     }

@@ -18,6 +18,10 @@ use crate::store::LeftLine;
 const AT_ONCE: usize = 20;
 const BEAT: Duration = Duration::from_millis(20);
 
+/// How long the next are held back where there is no room: whoever fills the door on purpose makes
+/// it ninety a second, and no less.
+const BUSY_BEATS: u32 = 10;
+
 /// Those that did not come are told again after this, once: a datagram may be lost.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 
@@ -43,7 +47,10 @@ async fn tell(left: &[LeftLine], resets: &Resets, door: &Door) {
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for some in left.chunks(AT_ONCE) {
         beat.tick().await;
-        while door.is_busy() {
+        for _ in 0..BUSY_BEATS {
+            if !door.is_busy() {
+                break;
+            }
             beat.tick().await;
         }
         for line in some {

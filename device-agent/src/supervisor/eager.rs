@@ -50,8 +50,8 @@ pub(super) async fn dial(
                 let why = one_line(error);
                 let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
                 if *told != why {
-                    tracing::warn!(why, "no line yet");
                     tell(&agent, &why);
+                    tracing::warn!(why, "no line yet");
                     *told = why;
                 }
             }

@@ -222,8 +222,9 @@ async fn agents_that_are_killed_and_restarted_keep_their_sessions() {
     second.says("session goes on");
     // It dials in vain, and says so.
     second.says("no line");
-    let status = agent(&state, &["status", "--json"]).text();
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let status = agent(&state, &["status", "--json"]);
+    assert_eq!(status.code(), Some(1), "no line: {}", status.stderr);
+    let status: serde_json::Value = serde_json::from_str(&status.text()).unwrap();
     assert_eq!(status["sessions"][0]["session"], SESSION);
     assert_eq!(status["sessions"][0]["user"], "ada");
     assert_eq!(status["sessions"][0]["attached"], true);

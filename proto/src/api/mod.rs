@@ -4,11 +4,19 @@
 //! open to those who have none, and they carry a secret. An error is an [`ApiError`] with a
 //! matching HTTP status. Requests are read strictly: an unknown field is refused.
 
+mod log;
+mod recording;
+
+pub use log::{
+    LogCheckpoint, LogConsistencyRequest, LogEntries, LogEntriesRequest, LogInclusionRequest,
+    LogProof,
+};
+pub use recording::Recording;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::audit::Digest;
 use crate::ids::{DeviceId, SessionId, UserId};
 use crate::names::{DeviceName, LabelKey, LabelValue, UserName};
 use crate::policy::Role;
@@ -53,29 +61,6 @@ pub mod path {
 
 /// Longest request body in bytes. The largest, enrolment, is under 4 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
-
-/// A recording of a session, as the relay has it. What it shows is in its file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Recording {
-    /// Of which session.
-    pub session: SessionId,
-    /// Whose session, as the relay's record says.
-    pub user: Option<UserName>,
-    /// On which device, by its name now.
-    pub device: Option<DeviceName>,
-    /// As which account there.
-    pub login: Option<String>,
-    /// When the session was opened.
-    pub opened: Option<UnixTime>,
-    /// When the last event of the recording happened.
-    pub last: UnixTime,
-    /// How many segments are there, those included that the device could not keep.
-    pub segments: u64,
-    /// Bytes of the file.
-    pub bytes: u64,
-    /// `whole`, `cut`, or `unfinished`: the end is still to come, or never will.
-    pub state: String,
-}
 
 /// What went wrong, for programs and for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -448,65 +433,4 @@ pub struct UserChanged {
     pub user: User,
     /// The new code, when one was asked for.
     pub login_code: Option<String>,
-}
-
-/// The audit log's newest checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogCheckpoint {
-    /// [`crate::audit::VerifierKey`] as text. Whoever has seen it before must not take another one.
-    pub vkey: String,
-    /// Entries it covers.
-    pub size: u64,
-    /// The signed note.
-    pub note: String,
-}
-
-/// Asks for entries of the audit log.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogEntriesRequest {
-    /// Behind the first so many.
-    pub after: u64,
-    /// How many at most, 1 to [`crate::audit::MAX_PAGE`].
-    pub count: u32,
-}
-
-/// Entries of the audit log. None when there are no more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogEntries {
-    /// Up to which entry this goes: where to read on from.
-    pub upto: u64,
-    /// The entries, each the line whose bytes are the leaf.
-    pub entries: Vec<String>,
-    /// The hash of each leaf, as the tree has it.
-    pub leaves: Vec<Digest>,
-    /// Checkpoints that were signed when the log was so long as within this part.
-    pub checkpoints: Vec<String>,
-}
-
-/// Asks for a proof that a longer log begins with a shorter one.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogConsistencyRequest {
-    /// Entries of the shorter one.
-    pub old: u64,
-    /// Entries of the longer one.
-    pub new: u64,
-}
-
-/// Asks for a proof that an entry is in the log.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LogInclusionRequest {
-    /// The entry's number, from 1. The leaf's index is one less.
-    pub seq: u64,
-    /// Entries of the log it is to be proven in.
-    pub size: u64,
-}
-
-/// A proof of RFC 6962 §2.1.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogProof {
-    /// Its hashes, in the order of the RFC.
-    pub hashes: Vec<Digest>,
 }

@@ -13,6 +13,8 @@
 mod algorithms;
 #[path = "all/architecture.rs"]
 mod architecture;
+#[path = "all/asciicast.rs"]
+mod asciicast;
 #[path = "all/attach.rs"]
 mod attach;
 #[path = "all/audit.rs"]
@@ -25,6 +27,8 @@ mod chaos;
 mod clones;
 #[path = "all/compat.rs"]
 mod compat;
+#[path = "all/every_way.rs"]
+mod every_way;
 #[path = "all/fallback.rs"]
 mod fallback;
 #[path = "all/herds.rs"]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use belay_tests::world::{DEVICE, PATIENCE, World, run, run_with_input, sha256};
 
-const TARGET: &str = "root@demo.belay";
+pub(crate) const TARGET: &str = "root@demo.belay";
 
 /// A file of `bytes` that no compressor or cache can shorten.
 fn noise(path: &Path, bytes: u64) -> Result<()> {
@@ -26,7 +26,7 @@ fn noise(path: &Path, bytes: u64) -> Result<()> {
 }
 
 /// Echoes on the device's own loopback, so only a forward reaches it.
-fn echo_on_device(world: &World) -> Result<u16> {
+pub(crate) fn echo_on_device(world: &World) -> Result<u16> {
     let listener = world.lab.ns("device").run(|| TcpListener::bind("127.0.0.1:0"))??;
     let port = listener.local_addr()?.port();
     thread::spawn(move || {
@@ -42,7 +42,7 @@ fn echo_on_device(world: &World) -> Result<u16> {
     Ok(port)
 }
 
-fn echoes(stream: &mut TcpStream, bytes: usize) -> Result<()> {
+pub(crate) fn echoes(stream: &mut TcpStream, bytes: usize) -> Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let sent: Vec<u8> = (0..bytes).map(|n| (n % 249) as u8).collect();
     let mut writer = stream.try_clone()?;
@@ -58,7 +58,7 @@ fn echoes(stream: &mut TcpStream, bytes: usize) -> Result<()> {
     Ok(())
 }
 
-fn connect_on_laptop(world: &World, port: u16) -> Result<TcpStream> {
+pub(crate) fn connect_on_laptop(world: &World, port: u16) -> Result<TcpStream> {
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut found = None;
     world.wait_for("the forward listens", || {
@@ -66,6 +66,23 @@ fn connect_on_laptop(world: &World, port: u16) -> Result<TcpStream> {
         Ok(found.is_some())
     })?;
     found.context("no connection")
+}
+
+/// RFC 1928: no authentication, then CONNECT to a name that the device resolves.
+pub(crate) fn socks_to(socks: &mut TcpStream, port: u16) -> Result<()> {
+    socks.set_read_timeout(Some(PATIENCE))?;
+    socks.write_all(&[5, 1, 0])?;
+    let mut chosen = [0; 2];
+    socks.read_exact(&mut chosen)?;
+    ensure!(chosen == [5, 0], "the proxy wants {chosen:?}");
+    let mut request = vec![5, 1, 0, 3, 9];
+    request.extend(b"localhost");
+    request.extend(port.to_be_bytes());
+    socks.write_all(&request)?;
+    let mut answer = [0; 10];
+    socks.read_exact(&mut answer)?;
+    ensure!(answer[1] == 0, "the proxy refused: {answer:?}");
+    Ok(())
 }
 
 #[test]
@@ -119,7 +136,7 @@ fn scp_in_both_modes_sftp_rsync_and_git_move_files_whole() -> Result<()> {
     Ok(())
 }
 
-fn remote(path: &Path) -> String {
+pub(crate) fn remote(path: &Path) -> String {
     format!("{TARGET}:{}", path.display())
 }
 
@@ -149,19 +166,7 @@ fn local_and_dynamic_forwards_reach_what_only_the_device_reaches() -> Result<()>
     echoes(&mut connect_on_laptop(&world, 7001)?, 2_000_000)?;
 
     let mut socks = connect_on_laptop(&world, 7002)?;
-    socks.set_read_timeout(Some(PATIENCE))?;
-    // RFC 1928: no authentication, then CONNECT to a name that the device resolves.
-    socks.write_all(&[5, 1, 0])?;
-    let mut chosen = [0; 2];
-    socks.read_exact(&mut chosen)?;
-    assert_eq!(chosen, [5, 0]);
-    let mut request = vec![5, 1, 0, 3, 9];
-    request.extend(b"localhost");
-    request.extend(port.to_be_bytes());
-    socks.write_all(&request)?;
-    let mut answer = [0; 10];
-    socks.read_exact(&mut answer)?;
-    assert_eq!(answer[1], 0, "the proxy refused");
+    socks_to(&mut socks, port)?;
     echoes(&mut socks, 500_000)?;
 
     let refused = run(world.openssh("ssh")?.args(["-W", "169.254.169.254:80", TARGET]))?;

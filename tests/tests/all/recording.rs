@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::attach::{Desk, over, session};
 
 /// The recording of a session, once the relay has all of it.
-fn whole(world: &World, id: &str) -> Result<Value> {
+pub(crate) fn whole(world: &World, id: &str) -> Result<Value> {
     let mut found = Value::Null;
     world.wait_for("the recording is whole", || {
         let all = world.belay_json(&["play"])?;
@@ -19,12 +19,12 @@ fn whole(world: &World, id: &str) -> Result<Value> {
     Ok(found)
 }
 
-fn text(world: &World, id: &str) -> Result<String> {
+pub(crate) fn text(world: &World, id: &str) -> Result<String> {
     Ok(run(&mut world.belay(&["play", id, "--text"]))?.success()?.stdout)
 }
 
 /// Any session's id that was opened.
-fn last_session(world: &World) -> Result<String> {
+pub(crate) fn last_session(world: &World) -> Result<String> {
     let decisions = world.decisions()?;
     let last = decisions.iter().rev().find(|decision| decision.kind == "session-opened");
     Ok(last.and_then(|last| last.session).context("no session")?.to_string())

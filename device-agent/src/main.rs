@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use belay_agent::journal::Journal;
 use belay_agent::state::{State, default_dir};
 use belay_agent::worker::{self, ExecHelperArgs, WorkerArgs};
 use belay_agent::{doctor, end, enrol, status, supervisor};
@@ -103,7 +104,7 @@ impl StateArgs {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Worker(args) => {
-            worker::init_log();
+            worker::init_log(None);
             return worker::main(&args);
         }
         Command::ExecHelper(args) => return worker::exec_helper(args),
@@ -136,7 +137,7 @@ fn enroll(token: String, name: Option<String>, state: &State) -> anyhow::Result<
 }
 
 fn run(state: State) -> anyhow::Result<ExitCode> {
-    worker::init_log();
+    worker::init_log(Journal::behind_stderr());
     belay_tunnel::tls::install_provider();
     runtime()?.block_on(async {
         let stop = CancellationToken::new();

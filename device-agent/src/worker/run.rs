@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use super::account::Account;
 use super::control::Control;
@@ -34,6 +34,7 @@ use super::stdio::{Stdio, StdioArgs};
 use super::terminals::Terminals;
 use super::wire::Wire;
 use super::{clock, lapse, privilege, sys};
+use crate::journal::Journal;
 
 /// Arguments of `belay-agent worker`. Without any, a supervisor started it.
 #[derive(Args, Clone, Debug, Default)]
@@ -42,12 +43,19 @@ pub struct WorkerArgs {
     stdio: StdioArgs,
 }
 
-/// Sends the log to standard error, as `RUST_LOG` says, or what matters.
-pub fn init_log() {
+/// Sends the log to the journal or, without one, to standard error: as `RUST_LOG` says, or what matters.
+/// A worker has none: it closes every descriptor it was not given.
+pub fn init_log(journal: Option<Journal>) {
     let filter = EnvFilter::try_from_default_env()
         // The library logs at INFO what we tell better as events.
         .unwrap_or_else(|_| EnvFilter::new("info,russh=warn"));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match journal {
+        Some(journal) => Box::new(journal),
+        None => {
+            let lines = tracing_subscriber::fmt::layer();
+            Box::new(lines.with_writer(std::io::stderr).with_ansi(false))
+        }
+    };
     let log = tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .with(lapse::Watch.with_filter(LevelFilter::WARN));

@@ -9,6 +9,7 @@ use belay_proto::wire::open::ResumeWindows;
 use belay_tunnel::address::RelayAddress;
 use serde::Deserialize;
 
+use crate::export::config::{self as export, Export};
 use crate::rate::Allowance;
 
 /// The configuration's file in the data directory.
@@ -73,6 +74,8 @@ pub struct Config {
     pub login: Login,
     /// Who is told of the audit log's checkpoints.
     pub audit: Audit,
+    /// Who else gets the audit log.
+    pub exports: Vec<Export>,
 }
 
 /// The audit log's witness.
@@ -147,6 +150,8 @@ macro_rules! settings {
             #[serde(default)]
             audit_checkpoints_to: Option<String>,
             recording: Option<String>,
+            #[serde(default)]
+            export: Vec<export::Block>,
             $(#[serde(default)] $key: Option<u32>,)*
         }
 
@@ -192,6 +197,7 @@ macro_rules! settings {
                 text.push_str(concat!("\n", $("#", $doc, "\n",)*));
                 text.push_str(&format!("# {} = {}\n", stringify!($key), $default));
             )*
+            text.push_str(export::TEMPLATE);
             text
         }
 
@@ -300,6 +306,13 @@ impl Config {
             }
         };
         let n = read.numbers(file)?;
+        let bad = |(setting, got, rule)| ConfigError::Value {
+            file: file.to_owned(),
+            setting,
+            got,
+            rule,
+        };
+        let exports = export::check(read.export).map_err(bad)?;
         // A tenth of a minute's worth at once.
         let allow = |per_minute: u32| Allowance::new((per_minute / 6).max(5), per_minute);
         Ok(Self {
@@ -341,6 +354,7 @@ impl Config {
                 checkpoints_to,
                 checkpoint_every: Duration::from_secs(n.audit_checkpoint_seconds.into()),
             },
+            exports,
         })
     }
 }
@@ -398,6 +412,42 @@ mod tests {
         assert_eq!(policy("recording = \"off\"").unwrap(), Policy::Off);
         let line = policy("recording = \"on\"").unwrap_err().to_string();
         assert!(line.contains("recording is \"on\""), "{line}");
+    }
+
+    #[test]
+    fn exports_are_checked_before_anything_is_bound() {
+        let parsed = |block: &str| parse(&format!("{LEAST}[[export]]\nname = \"a\"\n{block}"));
+        for good in [
+            "kind = \"file\"\npath = \"/x\"",
+            "kind = \"syslog\"\nto = \"udp://[::1]:514\"",
+            "kind = \"syslog\"\nto = \"tcp://siem.example:601\"\nfacility = 10",
+            "kind = \"syslog\"\nto = \"unix:/dev/log\"",
+            "kind = \"webhook\"\nurl = \"https://x/in\"\nsecret_file = \"/s\"",
+            "kind = \"otlp\"\nurl = \"http://127.0.0.1:4318\"\nfrom = \"now\"\nbatch = 1",
+        ] {
+            assert_eq!(parsed(good).unwrap().exports.len(), 1, "{good}");
+        }
+        for (bad, says) in [
+            ("kind = \"kafka\"", "kind is \"kafka\""),
+            ("kind = \"file\"", "path"),
+            ("kind = \"file\"\npath = \"x\"", "begins with /"),
+            ("kind = \"file\"\npath = \"/x\"\nurl = \"https://x\"", "file with url"),
+            ("kind = \"syslog\"\nto = \"siem:514\"", "udp://HOST:PORT"),
+            ("kind = \"syslog\"\nto = \"udp://siem\"", "udp://HOST:PORT"),
+            ("kind = \"syslog\"\nto = \"udp://x:1\"\nfacility = 24", "facility"),
+            ("kind = \"webhook\"\nurl = \"https://x\"", "secret_file"),
+            ("kind = \"webhook\"\nurl = \"http://x\"\nsecret_file = \"/s\"", "url is"),
+            ("kind = \"otlp\"\nurl = \"https://x\"\nbatch = 0", "batch"),
+            ("kind = \"otlp\"\nurl = \"https://x\"\nfrom = \"5\"", "from"),
+            ("kind = \"otlp\"\nurl = \"https://x\"\nsecret = \"s\"", "secret"),
+            (
+                "kind = \"file\"\npath = \"/x\"\n[[export]]\nname = \"a\"\nkind = \"file\"\npath = \"/y\"",
+                "twice",
+            ),
+        ] {
+            let line = belay_proto::error_line::one_line(&parsed(bad).unwrap_err());
+            assert!(line.contains(says), "{bad}: {line}");
+        }
     }
 
     #[test]

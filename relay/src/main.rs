@@ -149,12 +149,20 @@ fn stop_on_signal(stop: CancellationToken) -> anyhow::Result<impl Future<Output 
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut int = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut hup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
     Ok(async move {
-        for _ in 0..2 {
+        let mut heard = 0;
+        while heard < 2 {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
+                // What rotates logs sends it, and it would end the process.
+                Some(()) = hup.recv() => {
+                    tracing::info!("SIGHUP: exports' files are opened anew by themselves");
+                    continue;
+                }
             }
+            heard += 1;
             stop.cancel();
         }
     })

@@ -23,6 +23,7 @@ use crate::audit::Strangers;
 use crate::audit::witness::Witness;
 use crate::ca::{Authority, RelayCertificate};
 use crate::config::Config;
+use crate::export;
 use crate::line::{
     Door, Flapping, Limits, Listener, Registry, Shared, tell_left_lines, watch_changes,
 };
@@ -49,6 +50,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let authority = Arc::new(Authority::load(&config.data, config.address.host())?);
     let certificate = RelayCertificate::new(Arc::clone(&authority), clock::now())?;
+    let exports = export::prepare(&config.exports, config.address.host())?;
     let tcp = StdTcpListener::bind(config.listen)
         .with_context(|| format!("cannot listen on TCP {}", config.listen))?;
     tcp.set_nonblocking(true).context("cannot use the TCP socket")?;
@@ -118,6 +120,9 @@ pub async fn run(
         let (store, cancel) = (store.clone(), background.clone());
         async move { store.keep_swept(cancel).await }
     });
+    for export in exports {
+        keepers.spawn(export.run(store.clone(), background.clone()));
+    }
     if let Some(witness) = witness {
         keepers.spawn(witness.keep(store.clone(), background.clone()));
     }

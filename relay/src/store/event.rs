@@ -101,6 +101,22 @@ kinds! {
     RecordingEnded = "recording-ended",
     /// Somebody reads evidence: the audit log, or recordings.
     EvidenceRead = "evidence-read",
+    /// A recording is deleted: the tombstone, written before the file goes.
+    RecordingDeleted = "recording-deleted",
+    /// More of a deleted recording came, and was not kept; said once.
+    RecordingLate = "recording-late",
+    /// An export of this log has not caught up for long; said once.
+    ExportBehind = "export-behind",
+    /// It has again.
+    ExportCaughtUp = "export-caught-up",
+    /// A witness does not cosign what the relay signed: it knows another history.
+    WitnessRefused = "witness-refused",
+    /// Entries up to one lose their text, by rule; their hashes stay.
+    LogPruned = "log-pruned",
+    /// What concerns a session, a device or a person must not be deleted from now on.
+    HoldPlaced = "hold-placed",
+    /// It may be again.
+    HoldReleased = "hold-released",
 }
 
 /// What is to be recorded.

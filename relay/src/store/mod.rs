@@ -9,6 +9,7 @@
 mod actor;
 mod clones;
 mod codes;
+mod cursors;
 mod decisions;
 mod devices;
 mod enrolment;
@@ -45,6 +46,7 @@ use crate::ca::AuditKey;
 pub use actor::Actor;
 pub use clones::{CloneAlarm, CloneSeen};
 pub use codes::{CodeError, LoginCode};
+pub use cursors::Cursor;
 pub use devices::{DeviceChangeError, DeviceRecord};
 pub use enrolment::{EnrolError, Enrolled, Enrolment, NameWish};
 pub use error::StoreError;

@@ -4,6 +4,7 @@
 //! [`Store::record`](crate::store::Store::record); what somebody unknown does is recorded while it
 //! is rare, and counted when it is not: one record a minute then says how many.
 
+pub mod cosigner;
 pub mod witness;
 
 use std::net::SocketAddr;

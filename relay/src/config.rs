@@ -9,6 +9,7 @@ use belay_proto::wire::open::ResumeWindows;
 use belay_tunnel::address::RelayAddress;
 use serde::Deserialize;
 
+use crate::audit::cosigner;
 use crate::export::config::{self as export, Export};
 use crate::rate::Allowance;
 
@@ -83,6 +84,8 @@ pub struct Config {
 pub struct Audit {
     /// A file that checkpoints are added to.
     pub checkpoints_to: Option<PathBuf>,
+    /// Witnesses that cosign checkpoints.
+    pub witnesses: Vec<cosigner::Witness>,
     /// At most one in so long.
     pub checkpoint_every: Duration,
 }
@@ -152,6 +155,8 @@ macro_rules! settings {
             recording: Option<String>,
             #[serde(default)]
             export: Vec<export::Block>,
+            #[serde(default)]
+            witness: Vec<cosigner::Block>,
             $(#[serde(default)] $key: Option<u32>,)*
         }
 
@@ -197,6 +202,7 @@ macro_rules! settings {
                 text.push_str(concat!("\n", $("#", $doc, "\n",)*));
                 text.push_str(&format!("# {} = {}\n", stringify!($key), $default));
             )*
+            text.push_str(cosigner::TEMPLATE);
             text.push_str(export::TEMPLATE);
             text
         }
@@ -244,8 +250,9 @@ settings! {
     login_total_per_minute: 600 in (1..=100_000),
     /// Attempts a minute with one name from sources it has not logged in from lately.
     login_per_user_per_minute: 20 in (1..=100_000),
-    /// Seconds between two checkpoints in the file of `audit_checkpoints_to`, when there is one. What
-    /// was recorded since the last one can be rewritten by whoever has the keys, unnoticed.
+    /// Seconds between two checkpoints in the file of `audit_checkpoints_to` and to each witness, when
+    /// there is one. What was recorded since the last one can be rewritten by whoever has the keys,
+    /// unnoticed.
     audit_checkpoint_seconds: 60 in (1..=86_400),
 }
 
@@ -313,6 +320,7 @@ impl Config {
             rule,
         };
         let exports = export::check(read.export).map_err(bad)?;
+        let witnesses = cosigner::check(read.witness).map_err(bad)?;
         // A tenth of a minute's worth at once.
         let allow = |per_minute: u32| Allowance::new((per_minute / 6).max(5), per_minute);
         Ok(Self {
@@ -352,6 +360,7 @@ impl Config {
             },
             audit: Audit {
                 checkpoints_to,
+                witnesses,
                 checkpoint_every: Duration::from_secs(n.audit_checkpoint_seconds.into()),
             },
             exports,
@@ -366,6 +375,8 @@ fn line_of(text: &str, at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+    use belay_proto::audit::WitnessKey;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -448,6 +459,24 @@ mod tests {
             let line = belay_proto::error_line::one_line(&parsed(bad).unwrap_err());
             assert!(line.contains(says), "{bad}: {line}");
         }
+    }
+
+    #[test]
+    fn witnesses_have_an_address_and_a_key() {
+        let key = "w.example+7c5d2bc2+BAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g";
+        let right: WitnessKey =
+            WitnessKey::new("w.example", std::array::from_fn(|n| n as u8 + 1)).unwrap();
+        let key = key.replace("7c5d2bc2", &format!("{:08x}", right.number()));
+        let block = |url: &str, key: &str| {
+            parse(&format!("{LEAST}[[witness]]\nurl = \"{url}\"\nkey = \"{key}\"\n"))
+        };
+        let witnesses = block("https://w.example/x", &key).unwrap().audit.witnesses;
+        assert_eq!(witnesses.first().map(|w| w.key.clone()), Some(right));
+        let line = block("http://w.example/x", &key).unwrap_err().to_string();
+        assert!(line.contains("[[witness]] url"), "{line}");
+        let log_key = "w.example+00000000+AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g";
+        let line = block("https://w.example/x", log_key).unwrap_err().to_string();
+        assert!(line.contains("[[witness]] key"), "{line}");
     }
 
     #[test]

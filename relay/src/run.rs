@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
-use crate::audit::Strangers;
+use crate::audit::{Strangers, cosigner};
 use crate::audit::witness::Witness;
 use crate::ca::{Authority, RelayCertificate};
 use crate::config::Config;
@@ -50,6 +50,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let authority = Arc::new(Authority::load(&config.data, config.address.host())?);
     let certificate = RelayCertificate::new(Arc::clone(&authority), clock::now())?;
+    let cosigners = cosigner::prepare(&config.audit)?;
     let exports = export::prepare(&config.exports, config.address.host())?;
     let tcp = StdTcpListener::bind(config.listen)
         .with_context(|| format!("cannot listen on TCP {}", config.listen))?;
@@ -120,6 +121,9 @@ pub async fn run(
         let (store, cancel) = (store.clone(), background.clone());
         async move { store.keep_swept(cancel).await }
     });
+    for cosigner in cosigners {
+        keepers.spawn(cosigner.keep(store.clone(), background.clone()));
+    }
     for export in exports {
         keepers.spawn(export.run(store.clone(), background.clone()));
     }

@@ -36,3 +36,5 @@ mod support;
 mod twins;
 #[path = "all/upgrade.rs"]
 mod upgrade;
+#[path = "all/witness.rs"]
+mod witness;

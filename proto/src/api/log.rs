@@ -13,6 +13,9 @@ pub struct LogCheckpoint {
     pub size: u64,
     /// The signed note.
     pub note: String,
+    /// The newest one that witnesses have cosigned, which is of fewer entries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosigned: Option<String>,
 }
 
 /// Asks for entries of the audit log.

@@ -13,12 +13,13 @@
 //! | `tree` | the right edge of a growing tree; which complete subtrees make up a range |
 //! | `proof` | inclusion and consistency, made and checked |
 //! | `tile` | where a node's hash lies |
-//! | `note` `checkpoint` | what is signed, by whom |
+//! | `note` `checkpoint` `cosignature` | what is signed, by whom, and who else stands by it |
 //! | `entry` | one line of the log |
 //! | `compare` `review` | what was done to a copy: which entries, and what |
 
 mod checkpoint;
 mod compare;
+mod cosignature;
 mod digest;
 mod entry;
 mod note;
@@ -29,6 +30,7 @@ mod tree;
 
 pub use checkpoint::{BadCheckpoint, Checkpoint};
 pub use compare::{Difference, compare};
+pub use cosignature::{WitnessKey, cosigned_text, signers, with_signatures};
 pub use digest::{BadDigest, Digest, empty_root, leaf_hash, node_hash};
 pub use entry::{Entry, seq_of};
 pub use note::{BadKey, MAX_NOTE, NoteError, VerifierKey, notes, open, seal};

@@ -112,15 +112,11 @@ pub fn seal(text: &str, key: &VerifierKey, signature: &[u8; 64]) -> String {
     format!("{text}\n\u{2014} {} {}\n", key.name, STANDARD.encode(signed))
 }
 
-/// The text of a note that this key has signed. Other signatures are passed over.
-///
-/// # Errors
-/// [`NoteError`].
-pub fn open<'n>(
-    note: &'n str,
-    key: &VerifierKey,
-    check: &impl VerifySignature,
-) -> Result<&'n str, NoteError> {
+/// Names, and under each the number of its key and what it signed with.
+pub(super) type Signatures<'n> = Vec<(&'n str, Vec<u8>)>;
+
+/// Takes a note apart: its text, and who signed it.
+pub(super) fn parts(note: &str) -> Result<(&str, Signatures<'_>), NoteError> {
     if note.len() > MAX_NOTE || note.contains(|c: char| c.is_control() && c != '\n') {
         return Err(NoteError::Malformed);
     }
@@ -132,11 +128,31 @@ pub fn open<'n>(
     if signatures.is_empty() || !signatures.ends_with('\n') {
         return Err(NoteError::Malformed);
     }
-    let mut others = Vec::new();
+    let mut all = Vec::new();
     for line in signatures.lines() {
         let line = line.strip_prefix("\u{2014} ").ok_or(NoteError::Malformed)?;
         let (name, bytes) = line.split_once(' ').ok_or(NoteError::Malformed)?;
         let bytes = STANDARD.decode(bytes).map_err(|_| NoteError::Malformed)?;
+        if bytes.len() < 4 {
+            return Err(NoteError::Malformed);
+        }
+        all.push((name, bytes));
+    }
+    Ok((text, all))
+}
+
+/// The text of a note that this key has signed. Other signatures are passed over.
+///
+/// # Errors
+/// [`NoteError`].
+pub fn open<'n>(
+    note: &'n str,
+    key: &VerifierKey,
+    check: &impl VerifySignature,
+) -> Result<&'n str, NoteError> {
+    let (text, signatures) = parts(note)?;
+    let mut others = Vec::new();
+    for (name, bytes) in signatures {
         let (number, signature) = bytes.split_first_chunk::<4>().ok_or(NoteError::Malformed)?;
         let number = u32::from_be_bytes(*number);
         if name == key.name && number == key.number() {

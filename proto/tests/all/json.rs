@@ -71,6 +71,7 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::User>("user-auditor");
     answer::<api::UserChanged>("user-changed");
     answer::<api::LogCheckpoint>("log-checkpoint");
+    answer::<api::LogCheckpoint>("log-checkpoint-cosigned");
     answer::<api::LogEntries>("log-entries");
     answer::<api::LogProof>("log-proof");
     answer::<api::Recording>("recording");

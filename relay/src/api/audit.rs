@@ -26,7 +26,8 @@ pub(super) async fn checkpoint(
     let newest = api.store.checkpoint().await.map_err(store)?;
     // The reading itself is an entry.
     let (size, note) = newest.ok_or_else(|| store(StoreError::Unreadable("no audit log")))?;
-    Ok(Json(LogCheckpoint { vkey: api.store.log_key().to_string(), size, note }))
+    let cosigned = api.store.cosigned().await.map_err(store)?.map(|(_, note)| note);
+    Ok(Json(LogCheckpoint { vkey: api.store.log_key().to_string(), size, note, cosigned }))
 }
 
 pub(super) async fn entries(

@@ -22,7 +22,7 @@ pub struct LogPage {
     pub entries: Vec<String>,
     /// The hash of each as the tree has it.
     pub leaves: Vec<Digest>,
-    /// Signed checkpoints whose size is within the page.
+    /// Signed checkpoints whose size is within the page, and behind them those that are cosigned.
     pub checkpoints: Vec<String>,
 }
 
@@ -86,7 +86,9 @@ impl Store {
         .fetch_all(self.readers())
         .await
         .map_err(doing())?;
-        let checkpoints = rows.iter().map(|row| column(row, "note")).collect::<Result<_, _>>()?;
+        let mut checkpoints =
+            rows.iter().map(|row| column(row, "note")).collect::<Result<Vec<_>, _>>()?;
+        checkpoints.extend(self.cosigned_within(after, upto).await?);
         Ok(LogPage { entries, leaves, checkpoints })
     }
 

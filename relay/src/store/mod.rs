@@ -9,6 +9,7 @@
 mod actor;
 mod clones;
 mod codes;
+mod cosigned;
 mod cursors;
 mod decisions;
 mod devices;

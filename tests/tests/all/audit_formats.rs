@@ -2,9 +2,11 @@
 //! tlog-checkpoint, tlog-tiles and signed-note, and of the proofs of RFC 6962.
 
 use anyhow::{Context as _, Result, ensure};
-use belay_proto::audit::leaf_hash;
+use belay_proto::audit::{WitnessKey, cosigned_text, leaf_hash, with_signatures};
+use belay_proto::time::UnixTime;
 use belay_relay::store::{Event, EventKind, Store};
-use signed_note::{Note, StandardVerifier, VerifierList};
+use belay_tunnel::pki::{NoteSigner, NoteVerifier};
+use signed_note::{Note, StandardVerifier, Verifier, VerifierList};
 use tlog_tiles::{Checkpoint, Hash, HashReader};
 
 /// Three tiles and a part of a fourth.
@@ -31,6 +33,53 @@ fn opened(note: &str, vkey: &str) -> Result<Checkpoint> {
     let (verified, _) = note.verify(&known).ok().context("they do not take our signature")?;
     ensure!(verified.len() == 1, "no signature was verified");
     Checkpoint::from_bytes(note.text()).ok().context("they do not take our checkpoint")
+}
+
+/// A witness's key as their implementation takes keys of kinds it does not know.
+struct Cosigner(WitnessKey);
+
+impl Verifier for Cosigner {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn key_id(&self) -> u32 {
+        signed_note::key_id(self.0.name(), &[&[4], self.0.key().as_slice()].concat())
+    }
+
+    fn verify(&self, text: &[u8], signature: &[u8]) -> bool {
+        // C2SP tlog-cosignature, written down here a second time.
+        let Some((time, signature)) = signature.split_first_chunk::<8>() else { return false };
+        let head = format!("cosignature/v1\ntime {}\n", u64::from_be_bytes(*time));
+        let key = aws_lc_rs::signature::UnparsedPublicKey::new(
+            &aws_lc_rs::signature::ED25519,
+            self.0.key(),
+        );
+        key.verify(&[head.as_bytes(), text].concat(), signature).is_ok()
+    }
+}
+
+#[tokio::test]
+async fn another_implementation_agrees_about_cosignatures() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let store = Store::open(dir.path()).await?;
+    store.record(Event::new(EventKind::LineUp)).await?;
+    let (_, note) = store.checkpoint().await?.context("no checkpoint")?;
+    let signer = NoteSigner::from_pkcs8(&NoteSigner::generate()?)?;
+    let key = WitnessKey::new("witness.example", signer.public_key()?)?;
+    let (text, _) = note.split_once("\n\n").context("no note")?;
+    let (text, at) = (format!("{text}\n"), UnixTime(1_795_716_000));
+    let line = key.line(at, &signer.sign(&cosigned_text(at, &text))?);
+    let note = with_signatures(&note, &line)?;
+    let log = StandardVerifier::new(&store.log_key().to_string()).ok().context("our key")?;
+    let cosigner = Cosigner(key.clone());
+    ensure!(cosigner.key_id() == key.number(), "another number");
+    let known = VerifierList::new(vec![Box::new(log), Box::new(cosigner)]);
+    let theirs = Note::from_bytes(note.as_bytes()).ok().context("they do not take our note")?;
+    let (verified, unverified) = theirs.verify(&known).ok().context("they verify nothing")?;
+    ensure!(verified.len() == 2 && unverified.is_empty(), "not both signatures were verified");
+    ensure!(key.cosigned(&note, &NoteVerifier::from(&key))? == Some(at), "we do not verify it");
+    Ok(())
 }
 
 #[tokio::test]

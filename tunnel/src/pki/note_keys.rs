@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use belay_proto::audit::VerifierKey;
+use belay_proto::audit::{VerifierKey, WitnessKey};
 use belay_proto::grant::VerifySignature;
 use zeroize::Zeroizing;
 
@@ -56,12 +56,18 @@ impl NoteSigner {
     }
 }
 
-/// Everybody's side: checks with one log's key.
+/// Everybody's side: checks with one log's key, or one witness's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoteVerifier([u8; 32]);
 
 impl From<&VerifierKey> for NoteVerifier {
     fn from(key: &VerifierKey) -> Self {
+        Self(*key.key())
+    }
+}
+
+impl From<&WitnessKey> for NoteVerifier {
+    fn from(key: &WitnessKey) -> Self {
         Self(*key.key())
     }
 }

@@ -49,6 +49,11 @@ pub(super) async fn run(context: &Context, path: &Path) -> Result<u8, Failure> {
         out.write_all(text.as_bytes()).map_err(cannot)?;
         after = page.upto;
     }
+    let cosigned = newest.cosigned.iter().filter(|_| size > had);
+    for note in cosigned {
+        review.checkpoint(note, &check);
+        out.write_all(file::checkpoint(note)?.as_bytes()).map_err(cannot)?;
+    }
     review.checkpoint(&newest.note, &check);
     if size > had {
         out.write_all(file::checkpoint(&newest.note)?.as_bytes()).map_err(cannot)?;

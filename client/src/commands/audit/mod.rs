@@ -10,10 +10,11 @@ mod relay;
 mod show;
 mod tail;
 mod verify;
+mod witnesses;
 
 use std::path::PathBuf;
 
-use belay_proto::audit::VerifierKey;
+use belay_proto::audit::{VerifierKey, WitnessKey};
 use clap::Subcommand;
 
 use crate::failure::{EXIT_OK, Failure};
@@ -50,7 +51,7 @@ enum What {
     },
     /// Prove that nothing was changed, removed, moved or put in, or say which and where
     #[command(
-        after_help = "Without a file it reads the relay's log, and compares it with what was verified before. Exits with 1 when something is wrong.\n\nExample:\n  belay audit verify\n  belay audit verify log.ndjson --key relay.example.com/belay-audit+0a1b2c3d+AW…\n  belay audit verify --checkpoint from-the-witness"
+        after_help = "Without a file it reads the relay's log, and compares it with what was verified before. Exits with 1 when something is wrong.\n\nExample:\n  belay audit verify\n  belay audit verify log.ndjson --key relay.example.com/belay-audit+0a1b2c3d+AW…\n  belay audit verify --checkpoint from-the-witness\n  belay audit verify --witness-key witness.example.com+0a1b2c3d+BA…"
     )]
     Verify {
         /// A file of `belay audit export`: no relay is asked
@@ -61,13 +62,22 @@ enum What {
         /// The log's key, when it is not the one seen before
         #[arg(long, value_name = "NAME+NUMBER+KEY")]
         key: Option<VerifierKey>,
+        /// A witness that must have cosigned the log; may be repeated
+        #[arg(long, value_name = "NAME+NUMBER+KEY")]
+        witness_key: Vec<WitnessKey>,
         /// Read no entries; only check that the log goes on from what was verified before
         #[arg(long, conflicts_with = "file")]
         quick: bool,
     },
     /// Print the log's newest signed checkpoint, for another auditor to compare with
-    #[command(after_help = "Example:\n  belay audit checkpoint > mine")]
-    Checkpoint,
+    #[command(
+        after_help = "Example:\n  belay audit checkpoint > mine\n  belay audit checkpoint --cosigned"
+    )]
+    Checkpoint {
+        /// The newest that witnesses have cosigned, with their signatures
+        #[arg(long)]
+        cosigned: bool,
+    },
 }
 
 /// Reads or judges the audit log.
@@ -78,14 +88,17 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     match args.what {
         What::Tail { count, follow } => tail::run(context, count, follow).await.map(|()| EXIT_OK),
         What::Export { file } => export::run(context, &file).await,
-        What::Verify { file: Some(file), checkpoint, key, .. } => {
-            verify::file(context, &file, &checkpoint, key)
+        What::Verify { file: Some(file), checkpoint, key, witness_key, .. } => {
+            verify::file(context, &file, &checkpoint, key, &witness_key)
         }
-        What::Verify { file: None, checkpoint, key, quick } => {
-            verify::relay(context, &checkpoint, key, quick).await
+        What::Verify { file: None, checkpoint, key, witness_key, quick } => {
+            verify::relay(context, &checkpoint, key, &witness_key, quick).await
         }
-        What::Checkpoint => {
-            let newest = relay::Log::of(context, None)?.newest().await?;
+        What::Checkpoint { cosigned } => {
+            let mut newest = relay::Log::of(context, None)?.newest().await?;
+            if cosigned {
+                newest = newest.cosigned()?;
+            }
             show::checkpoint(context, &newest).map(|()| EXIT_OK)
         }
     }

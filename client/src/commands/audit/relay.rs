@@ -32,6 +32,21 @@ pub(super) struct Newest {
     pub(super) key: VerifierKey,
     pub(super) checkpoint: Checkpoint,
     pub(super) note: String,
+    /// The newest one that witnesses cosigned, as the relay gave it.
+    pub(super) cosigned: Option<String>,
+}
+
+impl Newest {
+    /// The newest one that witnesses cosigned, in the place of the newest of all.
+    pub(super) fn cosigned(self) -> Result<Self, Failure> {
+        let note = self.cosigned.clone().ok_or_else(|| {
+            Failure::new("audit", "no witness has cosigned this log yet")
+                .remedy("the relay's operator names witnesses in relay.toml")
+        })?;
+        let checkpoint = Checkpoint::open(&note, &self.key, &NoteVerifier::from(&self.key))
+            .map_err(|error| strange(&format!("its cosigned checkpoint: {error}")))?;
+        Ok(Self { checkpoint, note, ..self })
+    }
 }
 
 impl Log {
@@ -50,7 +65,9 @@ impl Log {
             return Err(other_key(expected, &key.to_string()));
         }
         match Checkpoint::open(&said.note, &key, &NoteVerifier::from(&key)) {
-            Ok(checkpoint) => Ok(Newest { key, checkpoint, note: said.note }),
+            Ok(checkpoint) => {
+                Ok(Newest { key, checkpoint, note: said.note, cosigned: said.cosigned })
+            }
             Err(BadCheckpoint::Note(NoteError::OtherKey { by })) => Err(other_key(&key, &by)),
             Err(error) => Err(strange(&format!("its newest checkpoint: {error}"))),
         }

@@ -5,6 +5,7 @@ use belay_proto::error_line::printable;
 use serde_json::json;
 
 use super::relay::Newest;
+use super::witnesses::Witnesses;
 use crate::failure::{EXIT_FAILED, EXIT_OK, Failure};
 use crate::output::{self, Format};
 use crate::run::Context;
@@ -15,6 +16,17 @@ const MOST: usize = 100;
 
 /// Prints the judgement; the status says it as well.
 pub(super) fn report(context: &Context, report: &Report, key: &VerifierKey) -> Result<u8, Failure> {
+    judged(context, report, key, &Witnesses::of(key, &[]))
+}
+
+/// The same, and what witnesses say of it. One that was to have cosigned and did not is as bad as a
+/// finding.
+pub(super) fn judged(
+    context: &Context,
+    report: &Report,
+    key: &VerifierKey,
+    witnesses: &Witnesses,
+) -> Result<u8, Failure> {
     let intact = report.findings.is_empty();
     let findings: Vec<String> = report.findings.iter().take(MOST).map(text).collect();
     if context.format == Format::Json {
@@ -27,6 +39,7 @@ pub(super) fn report(context: &Context, report: &Report, key: &VerifierKey) -> R
             "vkey": key.to_string(),
             "findings": findings,
             "findings_in_all": report.findings.len(),
+            "witnesses": witnesses.json(),
         }))?;
     } else if intact {
         let root = report.checkpoint.as_ref().map(|checkpoint| checkpoint.root.to_string());
@@ -48,11 +61,20 @@ pub(super) fn report(context: &Context, report: &Report, key: &VerifierKey) -> R
             report.entries
         ))?;
     }
-    Ok(if intact { EXIT_OK } else { EXIT_FAILED })
+    if context.format == Format::Text {
+        for line in witnesses.lines() {
+            output::line(line)?;
+        }
+    }
+    Ok(if intact && witnesses.all_signed() { EXIT_OK } else { EXIT_FAILED })
 }
 
 /// Prints what was found when only proofs were asked for.
-pub(super) fn consistent(context: &Context, report: &Report) -> Result<(), Failure> {
+pub(super) fn consistent(
+    context: &Context,
+    report: &Report,
+    witnesses: &Witnesses,
+) -> Result<u8, Failure> {
     output::show(
         context.format,
         &json!({
@@ -62,6 +84,7 @@ pub(super) fn consistent(context: &Context, report: &Report) -> Result<(), Failu
             "proven": report.proven,
             "root": report.checkpoint.as_ref().map(|checkpoint| checkpoint.root),
             "findings": [],
+            "witnesses": witnesses.json(),
         }),
         |_| {
             format!(
@@ -70,7 +93,13 @@ pub(super) fn consistent(context: &Context, report: &Report) -> Result<(), Failu
                 report.entries, report.proven
             )
         },
-    )
+    )?;
+    if context.format == Format::Text {
+        for line in witnesses.lines() {
+            output::line(line)?;
+        }
+    }
+    Ok(if witnesses.all_signed() { EXIT_OK } else { EXIT_FAILED })
 }
 
 /// Prints what an export has.

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use belay_proto::audit::{
-    Checkpoint, Finding, MAX_NOTE, Report, Review, VerifierKey, notes, verify_consistency,
+    Checkpoint, Finding, MAX_NOTE, Report, Review, VerifierKey, WitnessKey, notes,
+    verify_consistency,
 };
 use belay_tunnel::pki::NoteVerifier;
 
@@ -12,7 +13,8 @@ use super::file::{self, Line};
 use super::known::Known;
 use super::relay::{Log, Newest};
 use super::show;
-use crate::failure::{EXIT_FAILED, EXIT_OK, Failure};
+use super::witnesses::Witnesses;
+use crate::failure::{EXIT_FAILED, Failure};
 use crate::run::Context;
 
 /// Most checkpoints taken from one file: one a minute for a year.
@@ -24,6 +26,7 @@ pub(super) fn file(
     path: &Path,
     checkpoints: &[PathBuf],
     key: Option<VerifierKey>,
+    witness_keys: &[WitnessKey],
 ) -> Result<u8, Failure> {
     let (own, mut reading) = file::open(path)?;
     let known = Known::named(&context.home, own.name())?;
@@ -31,16 +34,20 @@ pub(super) fn file(
     let key = expected.clone().unwrap_or_else(|| own.clone());
     let check = NoteVerifier::from(&key);
     let mut review = Review::new(key.clone());
+    let mut witnesses = Witnesses::of(&key, witness_keys);
     let mut damaged = Vec::new();
     while let Some(line) = reading.next_line()? {
         match line {
             Line::Entry(line) => review.entry(&line),
             Line::Leaves(hashes) => review.leaves(&hashes),
-            Line::Checkpoint(note) => review.checkpoint(&note, &check),
+            Line::Checkpoint(note) => {
+                witnesses.note(&note);
+                review.checkpoint(&note, &check);
+            }
             Line::Damaged(number) => damaged.push(number),
         }
     }
-    elsewhere(&mut review, checkpoints, &check)?;
+    elsewhere(&mut review, &mut witnesses, checkpoints, &check)?;
     // A file from before what was proven last is no worse for it.
     if let Some(note) = known.note.filter(|_| known.key.as_ref() == Some(&key))
         && Checkpoint::open(&note, &key, &check).is_ok_and(|one| one.size <= review.entries())
@@ -55,7 +62,7 @@ pub(super) fn file(
         show::first_sight(&key);
     }
     show::damaged_lines(context, &damaged, &report)?;
-    let status = show::report(context, &report, &key)?;
+    let status = show::judged(context, &report, &key, &witnesses)?;
     Ok(if damaged.is_empty() { status } else { EXIT_FAILED })
 }
 
@@ -64,6 +71,7 @@ pub(super) async fn relay(
     context: &Context,
     checkpoints: &[PathBuf],
     key: Option<VerifierKey>,
+    witness_keys: &[WitnessKey],
     quick: bool,
 ) -> Result<u8, Failure> {
     let log = Log::of(context, key)?;
@@ -71,22 +79,29 @@ pub(super) async fn relay(
     if log.known.key.is_none() {
         show::first_sight(&newest.key);
     }
+    let mut witnesses = Witnesses::of(&newest.key, witness_keys);
+    newest.cosigned.iter().for_each(|note| witnesses.note(note));
     let report = if quick {
-        consistent(&log, &newest, checkpoints).await?
+        consistent(&log, &newest, &mut witnesses, checkpoints).await?
     } else {
-        whole(&log, &newest, checkpoints).await?
+        whole(&log, &newest, &mut witnesses, checkpoints).await?
     };
     if report.findings.is_empty() {
         log.known.keep(&context.home, &newest.key, &newest.note)?;
         if quick {
-            return show::consistent(context, &report).map(|()| EXIT_OK);
+            return show::consistent(context, &report, &witnesses);
         }
     }
-    show::report(context, &report, &newest.key)
+    show::judged(context, &report, &newest.key, &witnesses)
 }
 
 /// Reads all there is.
-async fn whole(log: &Log, newest: &Newest, checkpoints: &[PathBuf]) -> Result<Report, Failure> {
+async fn whole(
+    log: &Log,
+    newest: &Newest,
+    witnesses: &mut Witnesses,
+    checkpoints: &[PathBuf],
+) -> Result<Report, Failure> {
     let check = NoteVerifier::from(&newest.key);
     let mut review = Review::new(newest.key.clone());
     let mut after = 0;
@@ -97,14 +112,18 @@ async fn whole(log: &Log, newest: &Newest, checkpoints: &[PathBuf]) -> Result<Re
         }
         page.entries.iter().for_each(|entry| review.entry(entry));
         review.leaves(&page.leaves);
-        page.checkpoints.iter().for_each(|note| review.checkpoint(note, &check));
+        for note in &page.checkpoints {
+            witnesses.note(note);
+            review.checkpoint(note, &check);
+        }
         after = page.upto;
     }
+    newest.cosigned.iter().for_each(|note| review.checkpoint(note, &check));
     review.checkpoint(&newest.note, &check);
     if let Some(note) = known_note(log, newest) {
         review.checkpoint_from_elsewhere(note, &check);
     }
-    elsewhere(&mut review, checkpoints, &check)?;
+    elsewhere(&mut review, witnesses, checkpoints, &check)?;
     Ok(review.finish())
 }
 
@@ -117,16 +136,23 @@ fn known_note<'l>(log: &'l Log, newest: &Newest) -> Option<&'l String> {
 async fn consistent(
     log: &Log,
     newest: &Newest,
+    witnesses: &mut Witnesses,
     checkpoints: &[PathBuf],
 ) -> Result<Report, Failure> {
     let check = NoteVerifier::from(&newest.key);
+    let mut known: Vec<String> = known_note(log, newest).into_iter().cloned().collect();
+    known.extend(read_notes(checkpoints)?);
+    known.iter().for_each(|note| witnesses.note(note));
+    // What the relay itself gives is from before only by the word of a witness one knows.
+    let from_before = !known.is_empty() || witnesses.vouch();
+    known.extend(newest.cosigned.clone());
     let mut before = Vec::new();
-    for note in known_note(log, newest).into_iter().cloned().chain(read_notes(checkpoints)?) {
+    for note in known {
         before.push(Checkpoint::open(&note, &newest.key, &check).map_err(|e| {
             Failure::new("audit", format!("a checkpoint to compare with cannot be taken: {e}"))
         })?);
     }
-    if before.is_empty() {
+    if !from_before {
         return Err(Failure::new(
             "audit",
             "nothing is known of before that the log could go on from",
@@ -152,15 +178,22 @@ async fn consistent(
         }
         agree = old.size;
     }
-    Ok(Report { entries: now.size, proven: agree, checkpoint: Some(now.clone()), findings })
+    Ok(Report {
+        entries: now.size,
+        proven: agree,
+        checkpoint: Some(now.clone()),
+        findings,
+    })
 }
 
 fn elsewhere(
     review: &mut Review,
+    witnesses: &mut Witnesses,
     checkpoints: &[PathBuf],
     check: &NoteVerifier,
 ) -> Result<(), Failure> {
     for note in read_notes(checkpoints)? {
+        witnesses.note(&note);
         review.checkpoint_from_elsewhere(&note, check);
     }
     Ok(())

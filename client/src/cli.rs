@@ -49,6 +49,10 @@ pub(crate) enum Command {
     Sessions(commands::sessions::Args),
     /// Show what was recorded of a session, once it is checked
     Play(commands::play::Args),
+    /// Delete a recording before its time
+    Recording(commands::recording::Args),
+    /// Keep recordings from being deleted: legal holds
+    Hold(commands::hold::Args),
     /// Carry an ssh connection over standard input and output (for ProxyCommand)
     Proxy(commands::proxy::Args),
     /// Print or install the configuration that lets plain ssh reach devices

@@ -60,6 +60,8 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Proxy(args) => commands::proxy::run(context, args).await.map(done),
         Command::Sessions(args) => commands::sessions::run(context, args).await.map(done),
         Command::Play(args) => commands::play::run(context, args).await.map(done),
+        Command::Recording(args) => commands::recording::run(context, args).await.map(done),
+        Command::Hold(args) => commands::hold::run(context, args).await.map(done),
         Command::SshConfig(args) => commands::ssh_config::run(context, &args).map(done),
         Command::Token(args) => commands::token::run(context, args).await.map(done),
         Command::Device(args) => commands::device::run(context, args).await.map(done),

@@ -75,6 +75,10 @@ pub struct Config {
     pub login: Login,
     /// Who is told of the audit log's checkpoints.
     pub audit: Audit,
+    /// Days that recordings are kept after the end of their session; 0 is for ever.
+    pub recordings_keep_days: u32,
+    /// Days that the texts of the audit log's entries are kept; 0 is for ever.
+    pub audit_keep_days: u32,
     /// Who else gets the audit log.
     pub exports: Vec<Export>,
 }
@@ -254,6 +258,14 @@ settings! {
     /// there is one. What was recorded since the last one can be rewritten by whoever has the keys,
     /// unnoticed.
     audit_checkpoint_seconds: 60 in (1..=86_400),
+    /// Days that a recording is kept after the end of its session, then it is deleted, unless it is
+    /// held: the audit log keeps what it was. 0 keeps all for ever. Fewer days delete at the next look,
+    /// within the hour.
+    recordings_keep_days: 0 in (0..=36_500),
+    /// Days that the texts of the audit log's entries are kept, then only their hashes stay, which every
+    /// proof accepts. Held ones, tombstones and what an export has not got yet stay longer. 0 keeps all
+    /// for ever.
+    audit_keep_days: 0 in (0..=36_500),
 }
 
 impl Config {
@@ -313,12 +325,8 @@ impl Config {
             }
         };
         let n = read.numbers(file)?;
-        let bad = |(setting, got, rule)| ConfigError::Value {
-            file: file.to_owned(),
-            setting,
-            got,
-            rule,
-        };
+        let bad =
+            |(setting, got, rule)| ConfigError::Value { file: file.to_owned(), setting, got, rule };
         let exports = export::check(read.export).map_err(bad)?;
         let witnesses = cosigner::check(read.witness).map_err(bad)?;
         // A tenth of a minute's worth at once.
@@ -363,6 +371,8 @@ impl Config {
                 witnesses,
                 checkpoint_every: Duration::from_secs(n.audit_checkpoint_seconds.into()),
             },
+            recordings_keep_days: n.recordings_keep_days,
+            audit_keep_days: n.audit_keep_days,
             exports,
         })
     }

@@ -19,6 +19,7 @@ pub mod presence;
 pub mod rate;
 pub mod recordings;
 mod reported;
+pub mod retention;
 pub mod run;
 mod secret;
 pub mod span;

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
-use crate::audit::{Strangers, cosigner};
 use crate::audit::witness::Witness;
+use crate::audit::{Strangers, cosigner};
 use crate::ca::{Authority, RelayCertificate};
 use crate::config::Config;
 use crate::export;
@@ -29,6 +29,7 @@ use crate::line::{
 };
 use crate::listen::https;
 use crate::recordings::Recordings;
+use crate::retention::Keeper;
 use crate::store::{Event, EventKind, Store};
 
 /// QUIC first packets that may wait to be looked at: a burst of a fleet that comes back. Each holds
@@ -93,8 +94,10 @@ pub async fn run(
         store.clone(),
         Arc::clone(&authority),
         Arc::clone(&registry) as Arc<dyn crate::presence::Presence>,
-        (Arc::clone(&strangers), recordings),
+        (Arc::clone(&strangers), Arc::clone(&recordings)),
     )?;
+    let keeper = Keeper::new(store.clone(), recordings, config.recordings_keep_days)
+        .pruning(config.audit_keep_days, &config.exports);
     let keepers = TaskTracker::new();
     let door = Door::new(Arc::clone(&shared));
     keepers.spawn(Listener::new(endpoint.clone(), door.clone()).run());
@@ -121,6 +124,7 @@ pub async fn run(
         let (store, cancel) = (store.clone(), background.clone());
         async move { store.keep_swept(cancel).await }
     });
+    keepers.spawn(keeper.run(background.clone()));
     for cosigner in cosigners {
         keepers.spawn(cosigner.keep(store.clone(), background.clone()));
     }

@@ -22,8 +22,12 @@ mod lines;
 mod login;
 #[path = "all/manage.rs"]
 mod manage;
+#[path = "all/pruning.rs"]
+mod pruning;
 #[path = "all/recordings.rs"]
 mod recordings;
+#[path = "all/retention.rs"]
+mod retention;
 #[path = "all/routes.rs"]
 mod routes;
 #[path = "all/sessions.rs"]

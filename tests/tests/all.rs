@@ -35,6 +35,8 @@ mod fallback;
 mod herds;
 #[path = "all/hostile.rs"]
 mod hostile;
+#[path = "all/keep.rs"]
+mod keep;
 #[path = "all/lab.rs"]
 mod lab;
 #[path = "all/quickstart.rs"]

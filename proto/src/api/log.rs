@@ -33,7 +33,8 @@ pub struct LogEntriesRequest {
 pub struct LogEntries {
     /// Up to which entry this goes: where to read on from.
     pub upto: u64,
-    /// The entries, each the line whose bytes are the leaf.
+    /// The entries, each the line whose bytes are the leaf; empty for one whose text was pruned, of which
+    /// the hash in `leaves` is what is left.
     pub entries: Vec<String>,
     /// The hash of each leaf, as the tree has it.
     pub leaves: Vec<Digest>,

@@ -6,12 +6,14 @@
 
 mod log;
 mod recording;
+mod retention;
 
 pub use log::{
     LogCheckpoint, LogConsistencyRequest, LogEntries, LogEntriesRequest, LogInclusionRequest,
     LogProof,
 };
 pub use recording::Recording;
+pub use retention::{Hold, HoldRelease, HoldRequest, MAX_REASON, Reason, RecordingDeleted};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +46,13 @@ pub mod path {
     /// GET → bytes of a recording's file ([`crate::recording::file`]) from a place on, as many as
     /// the relay likes to give at once; none at its end.
     pub const RECORDING: &str = "/v1/recordings/{session}/{from}";
+    /// POST [`super::Reason`] → [`super::RecordingDeleted`].
+    pub const RECORDING_DELETE: &str = "/v1/recordings/{session}/delete";
+    /// GET → list of [`super::Hold`], those in force first; POST [`super::HoldRequest`] →
+    /// [`super::Hold`].
+    pub const HOLDS: &str = "/v1/holds";
+    /// POST [`super::Reason`] → [`super::Hold`]; `{hold}` is its number.
+    pub const HOLD_RELEASE: &str = "/v1/holds/{hold}/release";
     /// POST [`super::UserRequest`] → [`super::UserAnswer`]; GET → list of [`super::User`].
     pub const USERS: &str = "/v1/users";
     /// PATCH [`super::UserChange`] → [`super::UserChanged`]; `{user}` is a name.

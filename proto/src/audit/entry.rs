@@ -75,6 +75,22 @@ pub fn seq_of(line: &str) -> Option<u64> {
     rest.split_once(|c: char| !c.is_ascii_digit())?.0.parse().ok()
 }
 
+/// What the entry `log-pruned` says: up to which entry texts go, and by which rule.
+pub fn pruned_detail(upto: u64, days: u32) -> String {
+    format!("{PRUNED}{upto} lose their text, by the rule audit_keep_days = {days}")
+}
+
+const PRUNED: &str = "entries up to ";
+
+/// Up to which entry texts may be missing, when this line says so. Read without reading the rest.
+pub fn pruned_upto(line: &str) -> Option<u64> {
+    let digit = |c: char| c.is_ascii_digit();
+    let rest = line.strip_prefix("{\"seq\":")?.trim_start_matches(digit);
+    let rest = rest.strip_prefix(",\"at\":")?.trim_start_matches(digit);
+    let rest = rest.strip_prefix(",\"kind\":\"log-pruned\",\"detail\":\"")?;
+    rest.strip_prefix(PRUNED)?.split_once(' ')?.0.parse().ok()
+}
+
 fn push(line: &mut String, value: &dyn std::fmt::Display) {
     // A string takes everything.
     write!(line, "{value}").ok();

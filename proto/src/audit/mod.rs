@@ -32,7 +32,7 @@ pub use checkpoint::{BadCheckpoint, Checkpoint};
 pub use compare::{Difference, compare};
 pub use cosignature::{WitnessKey, cosigned_text, signers, with_signatures};
 pub use digest::{BadDigest, Digest, empty_root, leaf_hash, node_hash};
-pub use entry::{Entry, seq_of};
+pub use entry::{Entry, pruned_detail, pruned_upto, seq_of};
 pub use note::{BadKey, MAX_NOTE, NoteError, VerifierKey, notes, open, seal};
 pub use proof::{Plan, plan_consistency, plan_inclusion, verify_consistency, verify_inclusion};
 pub use review::{Finding, Report, Review};

@@ -13,7 +13,7 @@ use std::fmt;
 use super::checkpoint::{BadCheckpoint, Checkpoint};
 use super::compare::{Difference, compare};
 use super::digest::{Digest, empty_root, leaf_hash};
-use super::entry::seq_of;
+use super::entry::{pruned_upto, seq_of};
 use super::note::{NoteError, VerifierKey};
 use super::tree::Frontier;
 use crate::grant::VerifySignature;
@@ -55,6 +55,13 @@ pub enum Finding {
     },
     /// The relay's hash of this entry was changed; the entry is as it was signed.
     HashChanged(u64),
+    /// These have no text, and no entry of the log says that they may have lost it.
+    Blank {
+        /// The first of them.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
     /// Behind the last checkpoint stand more entries, which nothing proves.
     Unproven {
         /// The first of them.
@@ -105,6 +112,11 @@ impl fmt::Display for Finding {
                 f,
                 "the stored hash of entry {entry} was changed; the entry itself is as it was signed"
             ),
+            Self::Blank { first, last } => write!(
+                f,
+                "of entries {first} to {last} texts are missing, and no entry says that these were \
+                 pruned"
+            ),
             Self::Unproven { first } => {
                 write!(f, "from entry {first} on no checkpoint covers the entries")
             }
@@ -129,6 +141,8 @@ pub struct Report {
     pub entries: u64,
     /// The first so many are as they were signed.
     pub proven: u64,
+    /// So many of them are there by their hash alone: their text was pruned, by rule and on record.
+    pub pruned: u64,
     /// The largest checkpoint that fits.
     pub checkpoint: Option<Checkpoint>,
     /// What is wrong; nothing when all is well.
@@ -141,6 +155,12 @@ pub struct Review {
     key: VerifierKey,
     found: Vec<Digest>,
     misnumbered: Vec<Finding>,
+    /// How many texts are missing.
+    pruned: u64,
+    /// Up to which entry they may be.
+    may_be_pruned: u64,
+    /// The places, first and last, where they are.
+    blank: Option<(u64, u64)>,
     claimed: Vec<Digest>,
     own: Vec<Checkpoint>,
     elsewhere: Vec<Checkpoint>,
@@ -157,6 +177,9 @@ impl Review {
             key,
             found: Vec::new(),
             misnumbered: Vec::new(),
+            pruned: 0,
+            may_be_pruned: 0,
+            blank: None,
             claimed: Vec::new(),
             own: Vec::new(),
             elsewhere: Vec::new(),
@@ -172,10 +195,19 @@ impl Review {
     /// The next entry, as its line.
     pub fn entry(&mut self, line: &str) {
         self.found.push(leaf_hash(line.as_bytes()));
+        self.may_be_pruned = self.may_be_pruned.max(pruned_upto(line).unwrap_or_default());
         let (place, says) = (self.entries(), seq_of(line));
         if says != Some(place) && self.misnumbered.len() < MOST_MISNUMBERED {
             self.misnumbered.push(Finding::Misnumbered { place, says });
         }
+    }
+
+    /// The next entry, whose text was pruned: its hash. A checkpoint proves it as it proves a text.
+    pub fn pruned(&mut self, leaf: Digest) {
+        self.found.push(leaf);
+        self.pruned += 1;
+        let place = self.entries();
+        self.blank = Some((self.blank.map_or(place, |(first, _)| first), place));
     }
 
     /// The next hashes of leaves, as the relay has them.
@@ -242,6 +274,11 @@ impl Review {
                 findings.append(&mut self.misnumbered);
             }
         }
+        if let Some((first, last)) = self.blank
+            && last > self.may_be_pruned
+        {
+            findings.push(Finding::Blank { first: first.max(self.may_be_pruned + 1), last });
+        }
         let mut agree = 0;
         for one in &self.elsewhere {
             if agreeing.contains(one) {
@@ -258,7 +295,8 @@ impl Review {
             }
             agree = one.size;
         }
-        Report { entries: self.entries(), proven, checkpoint: last_good, findings }
+        let (entries, pruned) = (self.entries(), self.pruned);
+        Report { entries, proven, pruned, checkpoint: last_good, findings }
     }
 
     /// Two checkpoints of one size that say different things.

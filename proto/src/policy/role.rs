@@ -64,6 +64,10 @@ tokens! {
         ManageUsers = "manage-users",
         /// Read the record of what everybody did. Each reading is recorded itself.
         ReadEvidence = "read-evidence",
+        /// Place legal holds: what is held is not deleted.
+        HoldEvidence = "hold-evidence",
+        /// Release legal holds, and delete a recording before its time.
+        DeleteEvidence = "delete-evidence",
     }
 }
 
@@ -138,7 +142,8 @@ pub enum Role {
         /// Which accounts.
         logins: BTreeSet<Login>,
     },
-    /// Reads evidence, and the list of all devices to make sense of it. Opens no session anywhere.
+    /// Reads evidence, and the list of all devices to make sense of it; has it held. Opens no session
+    /// anywhere.
     Auditor,
 }
 
@@ -178,7 +183,12 @@ impl Role {
         match self {
             Self::Administrator => true,
             Self::Engineer { .. } => matches!(right, AdminRight::ListDevices),
-            Self::Auditor => matches!(right, AdminRight::ListDevices | AdminRight::ReadEvidence),
+            // A hold destroys nothing, and auditors are who first learn that one is needed. To
+            // release it is not theirs: that makes deletion possible.
+            Self::Auditor => matches!(
+                right,
+                AdminRight::ListDevices | AdminRight::ReadEvidence | AdminRight::HoldEvidence
+            ),
         }
     }
 }
@@ -197,10 +207,11 @@ mod tests {
     }
 
     #[test]
-    fn an_auditor_reads_evidence_and_changes_nothing() {
+    fn an_auditor_reads_evidence_and_holds_it_and_changes_nothing() {
         for right in AdminRight::ALL {
             let reads = matches!(right, AdminRight::ListDevices | AdminRight::ReadEvidence);
-            assert_eq!(Role::Auditor.may(*right), reads, "{right:?}");
+            let may = reads || *right == AdminRight::HoldEvidence;
+            assert_eq!(Role::Auditor.may(*right), may, "{right:?}");
             assert!(Role::Administrator.may(*right));
         }
         let engineer = Role::Engineer { selector: Selector::default(), logins: BTreeSet::new() };

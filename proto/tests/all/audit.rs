@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use belay_proto::audit::{
     Checkpoint, Difference, Digest, Entry, Finding, Frontier, Node, NoteError, Report, Review,
     TILE_WIDTH, Tile, VerifierKey, compare, empty_root, leaf_hash, node_hash, notes, open,
-    partial_tiles, plan_consistency, plan_inclusion, seq_of, subtrees, verify_consistency,
-    verify_inclusion,
+    partial_tiles, plan_consistency, plan_inclusion, pruned_detail, pruned_upto, seq_of, subtrees,
+    verify_consistency, verify_inclusion,
 };
 use belay_proto::grant::VerifySignature;
 use belay_proto::time::UnixTime;
@@ -379,4 +379,69 @@ fn a_rewritten_history_shows_against_a_checkpoint_from_elsewhere() {
     let (lines, hashes, _) = whole();
     let findings = review(&lines, &hashes, &[Toy(8).seal(&hashes)], &[]).findings;
     assert!(matches!(findings.first(), Some(Finding::OtherKey { .. })), "{findings:?}");
+}
+
+#[test]
+fn texts_may_be_missing_as_far_as_an_entry_of_the_log_says_and_no_further() {
+    let said = |kind: &str, seq: u64, detail: String| {
+        Entry { kind: kind.to_owned(), detail: Some(detail), ..bare(seq) }.encode()
+    };
+    let pruning = said("log-pruned", 20, pruned_detail(12, 365));
+    assert_eq!(pruned_upto(&pruning), Some(12));
+    // A peer's words in another entry are no such entry.
+    for other in [
+        said("login-refused", 20, pruned_detail(12, 365)),
+        said("log-pruned\",\"detail\":\"entries up to 12 ", 20, String::new()),
+        said("x", 20, format!("\"kind\":\"log-pruned\",\"detail\":\"{}", pruned_detail(12, 1))),
+        line(3),
+        String::new(),
+    ] {
+        assert_eq!(pruned_upto(&other), None, "{other}");
+    }
+
+    let mut lines: Vec<String> = (1..20).map(line).collect();
+    lines.push(pruning);
+    let hashes: Vec<Digest> = lines.iter().map(|line| leaf_hash(line.as_bytes())).collect();
+    let without = |blank: &[usize]| {
+        let mut review = Review::new(Toy(7).key());
+        for (place, line) in lines.iter().enumerate() {
+            if blank.contains(&place) {
+                review.pruned(hashes[place]);
+            } else {
+                review.entry(line);
+            }
+        }
+        review.leaves(&hashes);
+        review.checkpoint(&Toy(7).seal(&hashes), &Toy(7));
+        review.finish()
+    };
+    let report = without(&[0, 3, 11]);
+    assert_eq!((report.findings, report.pruned, report.proven), (vec![], 3, 20));
+    let report = without(&[3, 12, 14]);
+    assert_eq!(report.findings, [Finding::Blank { first: 13, last: 15 }]);
+    // A hash that is not the one that was signed is found as a text would be.
+    let mut review = Review::new(Toy(7).key());
+    review.pruned(leaf_hash(b"another"));
+    lines[1..].iter().for_each(|line| review.entry(line));
+    review.leaves(&hashes);
+    review.checkpoint(&Toy(7).seal(&hashes), &Toy(7));
+    assert_eq!(review.finish().findings, [Finding::Differs(Difference::Changed(1))]);
+}
+
+/// An entry of nobody and nothing.
+fn bare(seq: u64) -> Entry {
+    Entry {
+        seq,
+        at: UnixTime(1_795_716_000),
+        kind: String::new(),
+        user: None,
+        user_name: None,
+        device: None,
+        device_name: None,
+        session: None,
+        login: None,
+        code: None,
+        detail: None,
+        source: None,
+    }
 }

@@ -56,6 +56,8 @@ fn requests_of_the_first_release_are_read_strictly() {
     request::<api::LogEntriesRequest>("log-entries-request");
     request::<api::LogConsistencyRequest>("log-consistency-request");
     request::<api::LogInclusionRequest>("log-inclusion-request");
+    request::<api::HoldRequest>("hold-request");
+    request::<api::Reason>("reason");
 }
 
 #[test]
@@ -72,6 +74,8 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::UserChanged>("user-changed");
     answer::<api::LogCheckpoint>("log-checkpoint");
     answer::<api::LogCheckpoint>("log-checkpoint-cosigned");
+    answer::<api::Hold>("hold");
+    answer::<api::RecordingDeleted>("recording-deleted");
     answer::<api::LogEntries>("log-entries");
     answer::<api::LogProof>("log-proof");
     answer::<api::Recording>("recording");

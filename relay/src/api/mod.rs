@@ -11,6 +11,7 @@ mod devices;
 mod gate;
 mod readings;
 mod recordings;
+mod retention;
 mod sessions;
 mod tokens;
 mod users;
@@ -139,6 +140,10 @@ routes! {
     GET path::SESSIONS => sessions::list, Need::Person;
     GET path::RECORDINGS => recordings::list, Need::OneOf(&[AdminRight::ReadEvidence]);
     GET path::RECORDING => recordings::page, Need::OneOf(&[AdminRight::ReadEvidence]);
+    POST path::RECORDING_DELETE => retention::delete, Need::OneOf(&[AdminRight::DeleteEvidence]);
+    GET path::HOLDS => retention::holds, Need::OneOf(&[AdminRight::ReadEvidence]);
+    POST path::HOLDS => retention::hold, Need::OneOf(&[AdminRight::HoldEvidence]);
+    POST path::HOLD_RELEASE => retention::release, Need::OneOf(&[AdminRight::DeleteEvidence]);
     POST path::TOKENS => tokens::create, Need::OneOf(&[AdminRight::CreateToken]);
     GET path::USERS => users::list, Need::OneOf(&[AdminRight::ManageUsers]);
     POST path::USERS => users::add, Need::OneOf(&[AdminRight::ManageUsers]);

@@ -76,7 +76,12 @@ pub(super) async fn page(
     api.store.record(event).await.map_err(store)?;
     let recordings = Arc::clone(&api.recordings);
     let page = read(spawn_blocking(move || recordings.page(id, from)).await)?;
-    let bytes = page.ok_or_else(none)?;
+    let Some(bytes) = page else {
+        return Err(match api.store.tombstone(id).await.map_err(store)? {
+            Some(tombstone) => super::retention::gone(&tombstone),
+            None => none().into(),
+        });
+    };
     Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use belay_proto::ids::SessionId;
 use belay_proto::recording::file::{Head, LENGTH, append, length};
-use belay_proto::recording::{Chain, Segment, SignedSegment, VERSION};
+use belay_proto::recording::{Chain, Segment, SignedSegment, VERSION, digest};
 use belay_proto::wire::frame::decode_payload;
 use belay_tunnel::pki::DeviceKey;
 use belay_tunnel::private_file;
@@ -16,6 +16,9 @@ use uuid::Uuid;
 use super::{KeepError, Kept, Standing};
 
 const SUFFIX: &str = "belay";
+
+/// The folder of sessions whose ids have no time in them.
+pub(super) const UNDATED: &str = "undated";
 
 /// Where a session's recording is: by the day in its id, so that no folder grows for ever.
 pub(super) fn path(dir: &Path, session: SessionId) -> PathBuf {
@@ -27,7 +30,7 @@ fn day(session: SessionId) -> String {
     let seconds = stamp.map_or(0, |stamp| stamp.to_unix().0);
     let at = i64::try_from(seconds).ok().and_then(|at| jiff::Timestamp::from_second(at).ok());
     let day = at.map(|at| at.to_zoned(jiff::tz::TimeZone::UTC).date().to_string());
-    day.unwrap_or_else(|| "undated".to_owned())
+    day.unwrap_or_else(|| UNDATED.to_owned())
 }
 
 /// A recording that grows.
@@ -187,6 +190,13 @@ pub(super) fn standing(dir: &Path, session: SessionId) -> io::Result<Option<Stan
         end: segment.as_ref().and_then(|(segment, _)| segment.end),
         last_ms: segment.map_or(0, |(segment, _)| segment.last_ms),
     }))
+}
+
+/// SHA-256 of a recording's last segment: the head of its chain.
+pub(super) fn head(dir: &Path, session: SessionId) -> io::Result<Option<[u8; 32]>> {
+    let Some(file) = open(dir, session)? else { return Ok(None) };
+    let segment = last(&file)?.and_then(|last| last.segment);
+    Ok(segment.map(|(_, encoded)| digest(&encoded)))
 }
 
 pub(super) fn page(

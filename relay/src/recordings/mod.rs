@@ -5,8 +5,9 @@
 //! acknowledged again and kept once. What it is not: it decompresses nothing and looks at no
 //! payload, which may be sealed.
 //!
-//! `file` is one recording's file, `receive` a device's stream.
+//! `file` is one recording's file, `receive` a device's stream, `delete` takes one away.
 
+mod delete;
 mod file;
 mod receive;
 
@@ -18,10 +19,12 @@ use belay_proto::ids::SessionId;
 use belay_proto::recording::{ChainError, End};
 use belay_tunnel::pki::DeviceKey;
 use belay_tunnel::private_file;
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 use tokio::sync::Semaphore;
 
 use self::file::Tail;
+pub(crate) use delete::Leaving;
+pub use delete::Room;
 pub(crate) use receive::{Desk, receive};
 
 /// The directory in the data directory.
@@ -48,6 +51,9 @@ pub enum KeepError {
     /// The recording on the disk is another device's.
     #[error("the recording of session {0} is not this device's")]
     Foreign(SessionId),
+    /// It is being deleted.
+    #[error("the recording of session {0} is being deleted")]
+    Leaving(SessionId),
     /// The disk has no room to spare.
     #[error("the disk for recordings is full")]
     Full,
@@ -88,6 +94,7 @@ pub struct Standing {
 pub struct Recordings {
     dir: PathBuf,
     tails: DashMap<SessionId, Arc<Mutex<Option<Tail>>>>,
+    leaving: DashSet<SessionId>,
     writers: Semaphore,
 }
 
@@ -99,7 +106,8 @@ impl Recordings {
     pub fn open(data: &Path) -> io::Result<Arc<Self>> {
         let dir = data.join(DIR);
         private_file::make_dir(&dir)?;
-        Ok(Arc::new(Self { dir, tails: DashMap::new(), writers: Semaphore::new(WRITERS) }))
+        let (tails, leaving) = (DashMap::new(), DashSet::new());
+        Ok(Arc::new(Self { dir, tails, leaving, writers: Semaphore::new(WRITERS) }))
     }
 
     /// Whether nothing of a session's recording is here.
@@ -135,6 +143,9 @@ impl Recordings {
         }
         let tail = Arc::clone(&self.tails.entry(session).or_default());
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.leaving.contains(&session) {
+            return Err(KeepError::Leaving(session));
+        }
         let open = match tail.take() {
             Some(open) => open,
             None => Tail::open(&self.dir, session, key).map_err(disk)?,

@@ -13,7 +13,7 @@ use belay_tunnel::framed::{self, Messages};
 use belay_tunnel::pki::DeviceKey;
 use tokio::time::timeout;
 
-use super::{KeepError, Kept, Recordings};
+use super::{KeepError, Kept, Recordings, delete};
 use crate::store::{EventKind, SessionRecord, Store};
 
 /// Recordings of one stream that are held in memory: twice as many as a device has sessions.
@@ -79,8 +79,11 @@ async fn kept(
     desk: &Desk,
     known: &mut BTreeSet<SessionId>,
 ) -> Result<Kept, Refused> {
-    if !known.contains(&session) {
+    if !known.contains(&session) || !desk.recordings.is_open(session) {
         let record = of_device(session, desk).await?;
+        if let Some(late) = delete::late(&record, &signed, desk).await? {
+            return Ok(late);
+        }
         if desk.recordings.is_new(session) {
             // Before the first of it is there, so that none is there without it.
             let event = record.event(EventKind::RecordingStarted);
@@ -99,6 +102,7 @@ async fn kept(
             KeepError::Chain(_) | KeepError::Foreign(_) => {
                 Refused::new(Code::BadRequest, line, "look at the device: its spool may be damaged")
             }
+            KeepError::Leaving(_) => Refused::new(Code::Busy, line, "try again"),
             KeepError::Full | KeepError::Disk(..) => {
                 Refused::new(Code::Store, line, "make room on the relay's disk")
             }

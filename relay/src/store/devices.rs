@@ -297,7 +297,7 @@ pub(super) fn reads_as_id(name: &DeviceName) -> bool {
     name.as_str().parse::<DeviceId>().is_ok()
 }
 
-async fn by_name_or_id(
+pub(super) async fn by_name_or_id(
     conn: &mut SqliteConnection,
     text: &str,
 ) -> Result<Option<DeviceRecord>, StoreError> {

@@ -18,7 +18,7 @@ use super::{Store, StoreError};
 /// A part of the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogPage {
-    /// The entries, as lines.
+    /// The entries, as lines. One whose text was pruned is empty.
     pub entries: Vec<String>,
     /// The hash of each as the tree has it.
     pub leaves: Vec<Digest>,

@@ -11,7 +11,7 @@ use super::decisions::decision;
 use super::log::{Log, newest};
 use super::rows::{column, count};
 use super::tree::Tree;
-use super::{Decision, Event, EventKind, StoreError};
+use super::{Decision, Event, EventKind, StoreError, prune};
 use crate::ca::{AuditKey, FilesError};
 use crate::config::Config;
 
@@ -140,11 +140,7 @@ async fn begin(conn: &mut SqliteConnection, key: &Arc<AuditKey>) -> Result<(), L
         }
         tree.save(&mut *conn).await?;
     }
-    run("CREATE TRIGGER decisions_are_not_changed BEFORE UPDATE ON decisions
-         BEGIN SELECT RAISE (ABORT, 'decisions are append-only'); END")
-    .execute(&mut *conn)
-    .await
-    .map_err(doing())?;
+    run(prune::TRIGGER).execute(&mut *conn).await.map_err(doing())?;
     let size = tree.size();
     let note = key.seal(size, tree.root()).map_err(FilesError::from)?;
     run("INSERT INTO audit_checkpoints (size, note) VALUES ($1, $2)")
@@ -239,6 +235,7 @@ async fn check(conn: &mut SqliteConnection, key: &AuditKey) -> Result<(), LogErr
     if found != size || last != size {
         return Err(LogError::Length { signed: size, found: found.max(last) });
     }
+    let pruned = prune::upto(&mut *conn).await?;
     let leaves = tree.last_leaves();
     let first = size - leaves.len() as u64;
     let rows = sqlx::query("SELECT seq, entry FROM decisions WHERE seq > $1 ORDER BY seq")
@@ -248,6 +245,9 @@ async fn check(conn: &mut SqliteConnection, key: &AuditKey) -> Result<(), LogErr
         .map_err(StoreError::during("read the audit log"))?;
     for ((leaf, row), seq) in leaves.iter().zip(&rows).zip(first + 1..) {
         let entry: Option<String> = column(row, "entry")?;
+        if entry.is_none() && seq <= pruned {
+            continue;
+        }
         if leaf_hash(entry.unwrap_or_default().as_bytes()) != *leaf {
             return Err(LogError::Entry(seq));
         }

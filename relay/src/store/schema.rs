@@ -24,6 +24,8 @@ pub(super) fn writing(file: &Path) -> SqliteConnectOptions {
         .foreign_keys(true)
         .busy_timeout(LOCK_PATIENCE)
         .pragma("journal_size_limit", WAL_KEPT)
+        // What is pruned or removed is not to be found in the file's free space.
+        .pragma("secure_delete", "ON")
         .disable_statement_logging()
 }
 

@@ -47,7 +47,12 @@ pub(crate) async fn review(store: &Store, elsewhere: &[String]) -> Report {
     let mut after = 0;
     while after < size {
         let page = store.log_page(after, size).await.unwrap();
-        page.entries.iter().for_each(|entry| review.entry(entry));
+        for (place, entry) in page.entries.iter().enumerate() {
+            match page.leaves.get(place).filter(|_| entry.is_empty()) {
+                Some(leaf) => review.pruned(*leaf),
+                None => review.entry(entry),
+            }
+        }
         review.leaves(&page.leaves);
         page.checkpoints.iter().for_each(|note| review.checkpoint(note, &check));
         after = size.min(after + u64::from(MAX_PAGE));
@@ -218,7 +223,7 @@ async fn a_database_of_before_the_log_is_brought_under_it_with_its_gaps() {
     for step in [
         "DROP TABLE audit_tiles; DROP TABLE audit_checkpoints",
         "ALTER TABLE decisions DROP COLUMN entry",
-        "DELETE FROM _sqlx_migrations WHERE version >= 5",
+        "DELETE FROM _sqlx_migrations WHERE version = 5",
         "CREATE TRIGGER decisions_are_not_changed BEFORE UPDATE ON decisions
          BEGIN SELECT RAISE (ABORT, 'decisions are append-only'); END",
     ] {

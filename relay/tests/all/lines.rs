@@ -37,7 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use crate::support::{IntoDigest as _, LOCAL, exchange, ssh_key};
+use crate::support::{Answer, IntoDigest as _, LOCAL, exchange, ssh_key};
 
 /// Longer than anything here should take; what takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -296,6 +296,17 @@ impl Site {
     /// A change by the administrator, over the HTTPS interface: only the relay's own store tells
     /// it of changes.
     pub(crate) async fn patch(&self, path: &str, change: &impl Serialize) {
+        let answer = self.ask("PATCH", path, Some(change)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    /// A request by the administrator.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Answer {
         let address = self.relay.as_ref().unwrap().address;
         let who = self.person(self.admin, "root");
         let own = (vec![who.certificate], who.key.to_der());
@@ -304,9 +315,8 @@ impl Site {
         let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from(LOCAL).unwrap();
         let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-        let body = serde_json::to_string(change).unwrap();
-        let answer = exchange(tls, "PATCH", path, Some(&body), "").await.unwrap();
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let body = body.map(|body| serde_json::to_string(body).unwrap());
+        exchange(tls, method, path, body.as_deref(), "").await.unwrap()
     }
 }
 

@@ -13,20 +13,20 @@ use crate::lines::{Device, soon};
 use crate::sessions::{Enrolled, Open1, granted, opened, refusal, standard};
 
 /// A device's stream for recordings.
-struct Way {
+pub(crate) struct Way {
     send: SendHalf,
     answers: Messages<RecvHalf>,
 }
 
 impl Way {
-    async fn open(device: &Device) -> Self {
+    pub(crate) async fn open(device: &Device) -> Self {
         let (mut send, recv) = device.carrier.open().await.unwrap();
         let opening = Opening { kind: Some(stream::RECORDINGS.to_owned()) };
         framed::write(&mut send, &opening).await.unwrap();
         Self { send, answers: Messages::new(recv) }
     }
 
-    async fn bring(&mut self, signed: &[u8]) -> Uploaded {
+    pub(crate) async fn bring(&mut self, signed: &[u8]) -> Uploaded {
         let upload = Upload { segment: Some(signed.to_vec().into()) };
         framed::write(&mut self.send, &upload).await.unwrap();
         soon("an answer", self.answers.next::<Uploaded>()).await.unwrap().unwrap()
@@ -34,7 +34,7 @@ impl Way {
 }
 
 /// Segments of a session, signed by this key; the last one ends the recording.
-fn recorded(
+pub(crate) fn recorded(
     key: &TlsKey,
     (device, _): &Enrolled,
     session: SessionId,

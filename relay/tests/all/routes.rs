@@ -74,7 +74,7 @@ async fn caller(relay: &Relay, kind: &str) -> Dialler {
 /// A path with names in it that nobody has.
 fn filled(route: &Route, name: &str) -> String {
     let path = route.path.replace("{device}", name).replace("{user}", name);
-    path.replace("{session}", name).replace("{from}", "0")
+    path.replace("{session}", name).replace("{from}", "0").replace("{hold}", "0")
 }
 
 async fn ask(relay: &Relay, who: &Dialler, route: &Route) -> Answer {
@@ -115,7 +115,12 @@ async fn each_kind_of_caller_gets_exactly_what_each_route_allows() {
                         "administrator" => true,
                         "engineer" => rights.contains(&AdminRight::ListDevices),
                         "auditor" => rights.iter().any(|right| {
-                            [AdminRight::ListDevices, AdminRight::ReadEvidence].contains(right)
+                            [
+                                AdminRight::ListDevices,
+                                AdminRight::ReadEvidence,
+                                AdminRight::HoldEvidence,
+                            ]
+                            .contains(right)
                         }),
                         _ => false,
                     };

@@ -30,7 +30,7 @@ pub(crate) fn last_session(world: &World) -> Result<String> {
     Ok(last.and_then(|last| last.session).context("no session")?.to_string())
 }
 
-fn restart_relay(world: &mut World) -> Result<()> {
+pub(crate) fn restart_relay(world: &mut World) -> Result<()> {
     world.relay()?.kill()?;
     world.relay = None;
     world.start_relay()

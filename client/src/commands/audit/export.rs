@@ -35,10 +35,18 @@ pub(super) async fn run(context: &Context, path: &Path) -> Result<u8, Failure> {
             break;
         }
         let mut text = String::new();
-        for entry in &page.entries {
-            review.entry(entry);
-            text.push_str(&entry.replace('\n', " "));
-            text.push('\n');
+        for (place, entry) in page.entries.iter().enumerate() {
+            match page.leaves.get(place).filter(|_| entry.is_empty()) {
+                Some(leaf) => {
+                    review.pruned(*leaf);
+                    text.push_str(&file::pruned(*leaf)?);
+                }
+                None => {
+                    review.entry(entry);
+                    text.push_str(&entry.replace('\n', " "));
+                    text.push('\n');
+                }
+            }
         }
         review.leaves(&page.leaves);
         text.push_str(&file::leaves(&page.leaves)?);
@@ -95,7 +103,7 @@ fn resume(path: &Path, newest: &Newest) -> Result<(Review, u64), Failure> {
     let (mut end, mut damaged, mut bad) = (reading.end(), false, false);
     while let Some(line) = reading.next_line()? {
         match line {
-            Line::Entry(_) | Line::Leaves(_) => {}
+            Line::Entry(_) | Line::Pruned(_) | Line::Leaves(_) => {}
             Line::Checkpoint(_) => {
                 end = reading.end();
                 bad |= damaged;
@@ -110,6 +118,7 @@ fn resume(path: &Path, newest: &Newest) -> Result<(Review, u64), Failure> {
     {
         match line {
             Line::Entry(line) => review.entry(&line),
+            Line::Pruned(leaf) => review.pruned(leaf),
             Line::Leaves(hashes) => review.leaves(&hashes),
             Line::Checkpoint(note) => review.checkpoint(&note, &check),
             Line::Damaged(_) => {}

@@ -3,6 +3,7 @@
 //! ```text
 //! {"belay_audit_log":1,"vkey":"NAME+NUMBER+KEY"}     once, at the beginning
 //! {"seq":1,"at":…,"kind":…}                          entries: the bytes of the line are the leaf
+//! {"pruned":"…"}                                     in the place of an entry without text: its hash
 //! {"leaves":["…","…"]}                               their hashes, as the relay has them
 //! {"checkpoint":"…"}                                 signed notes
 //! ```
@@ -34,6 +35,11 @@ struct Leaves {
 }
 
 #[derive(Serialize, Deserialize)]
+struct Pruned {
+    pruned: Digest,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Note {
     checkpoint: String,
 }
@@ -42,6 +48,8 @@ struct Note {
 pub(super) enum Line {
     /// An entry, or what stands in the place of one.
     Entry(String),
+    /// The hash of an entry whose text was pruned.
+    Pruned(Digest),
     /// Hashes.
     Leaves(Vec<Digest>),
     /// A checkpoint.
@@ -58,6 +66,11 @@ pub(super) fn head(key: &VerifierKey) -> Result<String, Failure> {
 /// A line of hashes.
 pub(super) fn leaves(hashes: &[Digest]) -> Result<String, Failure> {
     encode(&Leaves { leaves: hashes.to_vec() })
+}
+
+/// A line for an entry whose text was pruned.
+pub(super) fn pruned(leaf: Digest) -> Result<String, Failure> {
+    encode(&Pruned { pruned: leaf })
 }
 
 /// A line with a checkpoint.
@@ -137,6 +150,8 @@ impl Reading {
 fn sort(text: String, number: u64, whole: bool) -> Line {
     let read = if text.starts_with("{\"leaves\"") {
         serde_json::from_str(&text).ok().map(|Leaves { leaves }| Line::Leaves(leaves))
+    } else if text.starts_with("{\"pruned\"") {
+        serde_json::from_str(&text).ok().map(|Pruned { pruned }| Line::Pruned(pruned))
     } else if text.starts_with("{\"checkpoint\"") {
         serde_json::from_str(&text).ok().map(|Note { checkpoint }| Line::Checkpoint(checkpoint))
     } else {

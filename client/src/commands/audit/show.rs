@@ -35,6 +35,7 @@ pub(super) fn judged(
             "intact": intact,
             "entries": report.entries,
             "proven": report.proven,
+            "pruned": report.pruned,
             "root": checkpoint.map(|checkpoint| checkpoint.root),
             "vkey": key.to_string(),
             "findings": findings,
@@ -48,6 +49,13 @@ pub(super) fn judged(
             report.entries,
             root.unwrap_or_default()
         ))?;
+        if report.pruned > 0 {
+            output::line(format!(
+                "{} of them are there by their hash alone: their text was pruned, which is on record \
+                 (log-pruned)",
+                report.pruned
+            ))?;
+        }
     } else {
         for finding in &findings {
             output::line(finding)?;

@@ -22,7 +22,14 @@ pub(super) async fn run(context: &Context, count: u64, follow: bool) -> Result<(
     }
     loop {
         let page = log.page(after, upto).await?;
-        for entry in &page.entries {
+        for (entry, seq) in page.entries.iter().zip(after + 1..) {
+            if entry.is_empty() {
+                match context.format {
+                    Format::Json => output::line(format!("{{\"seq\":{seq},\"pruned\":true}}"))?,
+                    Format::Text => output::line(format!("#{seq}  pruned: only its hash is left"))?,
+                }
+                continue;
+            }
             match context.format {
                 Format::Json => output::line(output::inert(entry))?,
                 Format::Text => output::line(show::entry(entry))?,

@@ -39,6 +39,7 @@ pub(super) fn file(
     while let Some(line) = reading.next_line()? {
         match line {
             Line::Entry(line) => review.entry(&line),
+            Line::Pruned(leaf) => review.pruned(leaf),
             Line::Leaves(hashes) => review.leaves(&hashes),
             Line::Checkpoint(note) => {
                 witnesses.note(&note);
@@ -110,7 +111,12 @@ async fn whole(
         if page.upto == after {
             break;
         }
-        page.entries.iter().for_each(|entry| review.entry(entry));
+        for (place, entry) in page.entries.iter().enumerate() {
+            match page.leaves.get(place).filter(|_| entry.is_empty()) {
+                Some(leaf) => review.pruned(*leaf),
+                None => review.entry(entry),
+            }
+        }
         review.leaves(&page.leaves);
         for note in &page.checkpoints {
             witnesses.note(note);
@@ -181,6 +187,7 @@ async fn consistent(
     Ok(Report {
         entries: now.size,
         proven: agree,
+        pruned: 0,
         checkpoint: Some(now.clone()),
         findings,
     })

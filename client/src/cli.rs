@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Attach(commands::attach::Args),
     /// List open sessions
     Sessions(commands::sessions::Args),
+    /// End a session for good
+    Kill(commands::kill::Args),
     /// Show what was recorded of a session, once it is checked
     Play(commands::play::Args),
     /// Delete a recording before its time

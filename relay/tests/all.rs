@@ -14,6 +14,8 @@ mod enrolment;
 mod exports;
 #[path = "all/init.rs"]
 mod init;
+#[path = "all/kill.rs"]
+mod kill;
 #[path = "all/limits.rs"]
 mod limits;
 #[path = "all/lines.rs"]

@@ -39,6 +39,8 @@ mod hostile;
 mod keep;
 #[path = "all/lab.rs"]
 mod lab;
+#[path = "all/live.rs"]
+mod live;
 #[path = "all/quickstart.rs"]
 mod quickstart;
 #[path = "all/recording.rs"]

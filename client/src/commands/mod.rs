@@ -8,6 +8,7 @@ pub mod devices;
 pub mod doctor;
 pub mod exec;
 pub mod hold;
+pub mod kill;
 pub mod login;
 pub mod play;
 pub mod proxy;
@@ -18,6 +19,7 @@ pub mod shell;
 pub mod ssh_config;
 pub mod token;
 pub mod user;
+mod which;
 pub mod whoami;
 
 use std::collections::BTreeMap;

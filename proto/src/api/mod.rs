@@ -7,19 +7,21 @@
 mod log;
 mod recording;
 mod retention;
+mod session;
 
 pub use log::{
     LogCheckpoint, LogConsistencyRequest, LogEntries, LogEntriesRequest, LogInclusionRequest,
     LogProof,
 };
 pub use recording::Recording;
-pub use retention::{Hold, HoldRelease, HoldRequest, MAX_REASON, Reason, RecordingDeleted};
+pub use retention::{Hold, HoldRelease, HoldRequest, Reason, RecordingDeleted};
+pub use session::{KillRequest, Killed, Session};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeviceId, SessionId, UserId};
+use crate::ids::{DeviceId, UserId};
 use crate::names::{DeviceName, LabelKey, LabelValue, UserName};
 use crate::policy::Role;
 use crate::time::UnixTime;
@@ -41,6 +43,9 @@ pub mod path {
     /// GET → list of open [`super::Session`]: the caller's own, and everybody's for who manages
     /// people.
     pub const SESSIONS: &str = "/v1/sessions";
+    /// POST [`super::KillRequest`] → [`super::Killed`]: ends a session for good. Its own user may,
+    /// and who has the right to end sessions.
+    pub const SESSION_KILL: &str = "/v1/sessions/{session}/kill";
     /// GET → list of [`super::Recording`], the newest first.
     pub const RECORDINGS: &str = "/v1/recordings";
     /// GET → bytes of a recording's file ([`crate::recording::file`]) from a place on, as many as
@@ -70,6 +75,9 @@ pub mod path {
 
 /// Longest request body in bytes. The largest, enrolment, is under 4 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
+
+/// Longest reason that is given for an act, in bytes: with who did it, it is one line.
+pub const MAX_REASON: usize = 500;
 
 /// What went wrong, for programs and for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -359,33 +367,6 @@ pub struct TokenAnswer {
     pub token: String,
     /// When it ends.
     pub expires: UnixTime,
-}
-
-/// One open session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
-    /// Id.
-    pub id: SessionId,
-    /// Whose.
-    pub user: UserName,
-    /// On which device.
-    pub device: DeviceName,
-    /// As which account there.
-    pub login: String,
-    /// What it carries, [`crate::wire::open::kind`].
-    pub kind: String,
-    /// When it was opened.
-    pub opened: UnixTime,
-    /// When it ends at the latest.
-    pub ends: UnixTime,
-    /// Whether a client is attached to it now. One that is not waits for it.
-    pub attached: bool,
-    /// How often one was.
-    pub attachments: u64,
-    /// Bytes to the device, as far as attachments have ended.
-    pub bytes_up: u64,
-    /// Bytes from it.
-    pub bytes_down: u64,
 }
 
 /// Adds a person.

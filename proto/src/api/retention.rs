@@ -6,9 +6,6 @@ use crate::ids::SessionId;
 use crate::names::UserName;
 use crate::time::UnixTime;
 
-/// Longest reason given, in bytes.
-pub const MAX_REASON: usize = 500;
-
 /// Asks that what concerns one session, one device or one person is not deleted. Exactly one of
 /// the three is named.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +20,7 @@ pub struct HoldRequest {
     /// All sessions of a person, past and to come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<UserName>,
-    /// Why, 1 to [`MAX_REASON`] bytes.
+    /// Why, 1 to [`super::MAX_REASON`] bytes.
     pub reason: String,
 }
 
@@ -65,7 +62,7 @@ pub struct HoldRelease {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reason {
-    /// 1 to [`MAX_REASON`] bytes.
+    /// 1 to [`super::MAX_REASON`] bytes.
     pub reason: String,
 }
 

@@ -68,6 +68,8 @@ tokens! {
         HoldEvidence = "hold-evidence",
         /// Release legal holds, and delete a recording before its time.
         DeleteEvidence = "delete-evidence",
+        /// End anybody's session.
+        EndSession = "end-session",
     }
 }
 

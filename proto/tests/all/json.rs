@@ -58,6 +58,7 @@ fn requests_of_the_first_release_are_read_strictly() {
     request::<api::LogInclusionRequest>("log-inclusion-request");
     request::<api::HoldRequest>("hold-request");
     request::<api::Reason>("reason");
+    request::<api::KillRequest>("kill-request");
 }
 
 #[test]
@@ -79,6 +80,7 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::LogEntries>("log-entries");
     answer::<api::LogProof>("log-proof");
     answer::<api::Recording>("recording");
+    answer::<api::Killed>("killed");
 }
 
 #[test]
@@ -101,6 +103,8 @@ fn every_path_is_the_one_of_the_first_release() {
             "/v1/recordings/{session}/{from}"
         ]
     );
+    use api::path::{SESSION_KILL, SESSIONS};
+    assert_eq!([SESSIONS, SESSION_KILL], ["/v1/sessions", "/v1/sessions/{session}/kill"]);
     use api::path::{LOG_CHECKPOINT, LOG_CONSISTENCY, LOG_ENTRIES, LOG_INCLUSION};
     assert_eq!(
         [LOG_CHECKPOINT, LOG_ENTRIES, LOG_CONSISTENCY, LOG_INCLUSION],

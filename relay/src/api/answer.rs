@@ -39,7 +39,7 @@ const fn status(code: Code) -> StatusCode {
         Code::ForeignCertificate | Code::Expired | Code::NotYetValid | Code::WrongSecret => {
             StatusCode::UNAUTHORIZED
         }
-        Code::UnknownDevice | Code::UnknownIdentity => StatusCode::NOT_FOUND,
+        Code::UnknownDevice | Code::UnknownIdentity | Code::SessionOver => StatusCode::NOT_FOUND,
         Code::Name | Code::Decommissioned => StatusCode::CONFLICT,
         Code::Busy => StatusCode::TOO_MANY_REQUESTS,
         Code::Store | Code::Draining | Code::Offline | Code::DeviceSilent => {

@@ -9,6 +9,7 @@ mod audit;
 mod body;
 mod devices;
 mod gate;
+mod kill;
 mod readings;
 mod recordings;
 mod retention;
@@ -138,6 +139,7 @@ routes! {
     PATCH path::DEVICE => devices::change,
         Need::OneOf(&[AdminRight::EditDevice, AdminRight::DeviceStatus]);
     GET path::SESSIONS => sessions::list, Need::Person;
+    POST path::SESSION_KILL => kill::kill, Need::Person;
     GET path::RECORDINGS => recordings::list, Need::OneOf(&[AdminRight::ReadEvidence]);
     GET path::RECORDING => recordings::page, Need::OneOf(&[AdminRight::ReadEvidence]);
     POST path::RECORDING_DELETE => retention::delete, Need::OneOf(&[AdminRight::DeleteEvidence]);

@@ -53,6 +53,7 @@ pub async fn watch(mut changes: Receiver<Change>, shared: Arc<Shared>) {
                 again(&shared, Whose::Device(id)).await
             }
             Ok(Change::UserRoles(id)) => again(&shared, Whose::User(id)).await,
+            Ok(Change::SessionKilled(id)) => again(&shared, Whose::One(id)).await,
             Err(RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "too many changes at once: judging everything again");
                 everything(&shared).await
@@ -157,6 +158,7 @@ fn unreadable(shared: &Shared, whose: Whose, error: &StoreError) -> Judged {
         Whose::All => true,
         Whose::User(user) => session.user == user,
         Whose::Device(device) => session.device == device,
+        Whose::One(id) => session.id == id,
         Whose::DueBefore(_) => false,
     };
     let reason = Refused::from(error);

@@ -89,6 +89,8 @@ kinds! {
     SessionResumed = "session-resumed",
     /// Another client of its person has it from now on, on a fresh stream.
     SessionTakenOver = "session-taken-over",
+    /// Somebody ends a session for good, and says why. It is closed after this.
+    SessionKilled = "session-killed",
     /// A session ended.
     SessionClosed = "session-closed",
     /// Earlier records were brought under the audit log's tree, which is signed from now on.

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belay_proto::api::DeviceStatus;
-use belay_proto::ids::{DeviceId, UserId};
+use belay_proto::ids::{DeviceId, SessionId, UserId};
 use belay_tunnel::private_file;
 use futures::future::BoxFuture;
 use sqlx::ConnectOptions as _;
@@ -90,6 +90,8 @@ pub enum Change {
     UserDisabled(UserId),
     /// A person's roles.
     UserRoles(UserId),
+    /// Somebody ended a session.
+    SessionKilled(SessionId),
 }
 
 struct Inner {

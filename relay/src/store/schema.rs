@@ -46,6 +46,7 @@ pub(super) fn migrator() -> Migrator {
         step(3, "streams", include_str!("../../migrations/sqlite/0003_streams.sql")),
         step(4, "lines", include_str!("../../migrations/sqlite/0004_lines.sql")),
         step(5, "audit", include_str!("../../migrations/sqlite/0005_audit.sql")),
+        step(6, "killed", include_str!("../../migrations/sqlite/0006_killed.sql")),
         step(8, "retention", include_str!("../../migrations/sqlite/0008_retention.sql")),
     ])
 }

@@ -34,6 +34,7 @@ fn session(f: &Fixture, device: DeviceId, n: u8) -> SessionRecord {
         attachments: 1,
         stream: 0,
         passed: Passed::default(),
+        killed: None,
     }
 }
 

@@ -13,13 +13,13 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::rows::{column, count, device_id, parse, seconds, session_id, time, user_id};
 use super::writer::{Fails, Tx};
-use super::{Event, EventKind, Store, StoreError};
+use super::{Change, Event, EventKind, Store, StoreError};
 
 macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT id, user_id, device, login, kind, actions, opened, ends, closed, why,
-                    attachments, stream, bytes_up, bytes_down
+                    attachments, stream, bytes_up, bytes_down, killed
              FROM sessions ",
             $rest
         )
@@ -53,6 +53,8 @@ pub struct SessionRecord {
     pub stream: u32,
     /// What passed over those that have ended.
     pub passed: Passed,
+    /// Who ended it for good and why, one line, when somebody did. It is over, or about to be.
+    pub killed: Option<String>,
 }
 
 /// How a session came to its end.
@@ -95,6 +97,8 @@ pub enum Whose {
     User(UserId),
     /// A device's.
     Device(DeviceId),
+    /// This one.
+    One(SessionId),
     /// Those that had to end before this.
     DueBefore(UnixTime),
 }
@@ -184,6 +188,22 @@ impl Store {
     /// [`StoreError`]; it is still open then.
     pub async fn close_session(&self, ending: Ending) -> Result<bool, StoreError> {
         self.write(move |tx| Box::pin(async move { tx.close_session(&ending).await })).await
+    }
+
+    /// Records that somebody ends a session for good, and why: `line` is what is told of it from now
+    /// on. Says whether it did: one that is over, or was killed before, stays as it is, and nothing
+    /// is recorded. Whoever holds it hears of it by [`Change::SessionKilled`], and closes it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing has happened then.
+    pub async fn kill_session(
+        &self,
+        id: SessionId,
+        line: String,
+        event: Event,
+    ) -> Result<bool, StoreError> {
+        self.write(move |tx| Box::pin(async move { tx.kill_session(id, &line, &event).await }))
+            .await
     }
 
     /// Records that a session was refused. If it had been opened already, because the refusal is
@@ -316,6 +336,28 @@ impl Tx {
         Ok(closed)
     }
 
+    async fn kill_session(
+        &mut self,
+        id: SessionId,
+        line: &str,
+        event: &Event,
+    ) -> Result<bool, StoreError> {
+        let killed = sqlx::query(
+            "UPDATE sessions SET killed = $2 WHERE id = $1 AND closed IS NULL AND killed IS NULL",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(line)
+        .execute(&mut self.conn)
+        .await
+        .map_err(doing())?;
+        let was_open = killed.rows_affected() > 0;
+        if was_open {
+            self.append(event).await?;
+            self.announce(Change::SessionKilled(id));
+        }
+        Ok(was_open)
+    }
+
     async fn add_bytes(&mut self, id: SessionId, passed: Passed) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE sessions SET bytes_up = bytes_up + $2, bytes_down = bytes_down + $3
@@ -387,6 +429,9 @@ pub(super) async fn open_of(
             sqlx::query(select!("WHERE closed IS NULL AND device = $1 ORDER BY opened, id"))
                 .bind(device.as_bytes().as_slice())
         }
+        Whose::One(id) => {
+            sqlx::query(select!("WHERE closed IS NULL AND id = $1")).bind(id.as_bytes().as_slice())
+        }
         Whose::DueBefore(at) => {
             sqlx::query(select!("WHERE closed IS NULL AND ends < $1 ORDER BY opened, id"))
                 .bind(seconds(*at))
@@ -420,6 +465,7 @@ fn record(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
         attachments: number("attachments")?,
         stream: u32::try_from(number("stream")?).map_err(|_| StoreError::Unreadable("stream"))?,
         passed: Passed { up: number("bytes_up")?, down: number("bytes_down")? },
+        killed: column(row, "killed")?,
     })
 }
 

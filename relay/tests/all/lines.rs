@@ -296,27 +296,38 @@ impl Site {
     /// A change by the administrator, over the HTTPS interface: only the relay's own store tells
     /// it of changes.
     pub(crate) async fn patch(&self, path: &str, change: &impl Serialize) {
-        let answer = self.ask("PATCH", path, Some(change)).await;
+        let answer = self.administer("PATCH", path, Some(change)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
     /// A request by the administrator.
-    pub(crate) async fn ask(
+    pub(crate) async fn administer(
         &self,
         method: &str,
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Answer {
+        let body = body.map(|body| serde_json::to_string(body).unwrap());
+        self.ask((self.admin, "root"), method, path, body.as_deref()).await
+    }
+
+    /// A person asks the HTTPS interface of the relay that runs.
+    pub(crate) async fn ask(
+        &self,
+        (id, name): (UserId, &str),
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+    ) -> Answer {
         let address = self.relay.as_ref().unwrap().address;
-        let who = self.person(self.admin, "root");
+        let who = self.person(id, name);
         let own = (vec![who.certificate], who.key.to_der());
         let verifier = RelayVerifier::pinned(self.authority.ca().clone(), UnixTime(0));
         let config = tls::client(verifier, Some(own), &[b"http/1.1"]).unwrap();
         let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from(LOCAL).unwrap();
         let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-        let body = body.map(|body| serde_json::to_string(body).unwrap());
-        exchange(tls, method, path, body.as_deref(), "").await.unwrap()
+        exchange(tls, method, path, body, "").await.unwrap()
     }
 }
 

@@ -42,7 +42,7 @@ async fn of_kind(site: &Site, kind: &str) -> Vec<Decision> {
 }
 
 async fn refused(site: &Site, path: &str, body: Value) -> (u16, String) {
-    let answer = site.ask("POST", path, Some(&body)).await;
+    let answer = site.administer("POST", path, Some(&body)).await;
     let said: Value = answer.json();
     (answer.status, said["cause"].as_str().unwrap().to_owned())
 }
@@ -57,7 +57,7 @@ async fn a_recording_goes_when_its_time_is_over_and_its_tombstone_says_what_it_w
     let (segments, _) = recorded(pump.1.key(), &pump, open.id, 1);
     Way::open(&device).await.bring(&segments[0]).await;
     let hold = json!({"session": held, "reason": "case 4711"});
-    let hold: Hold = site.ask("POST", "/v1/holds", Some(&hold)).await.json();
+    let hold: Hold = site.administer("POST", "/v1/holds", Some(&hold)).await.json();
 
     let recordings = Recordings::open(site.data()).unwrap();
     let bytes = recordings.standing(gone).unwrap().unwrap().bytes;
@@ -79,14 +79,14 @@ async fn a_recording_goes_when_its_time_is_over_and_its_tombstone_says_what_it_w
          by the rule recordings_keep_days = 30"
     );
     assert_eq!(stones[0].detail.as_deref(), Some(detail.as_str()));
-    let answer = site.ask("GET", &format!("/v1/recordings/{gone}/0"), None::<&()>).await;
+    let answer = site.administer("GET", &format!("/v1/recordings/{gone}/0"), None::<&()>).await;
     assert_eq!(answer.status, 410, "{answer:?}");
     assert!(answer.body.contains("by the rule recordings_keep_days = 30"), "{}", answer.body);
     assert!(answer.body.contains(&head), "{}", answer.body);
 
     let release = format!("/v1/holds/{}/release", hold.id);
     let why = json!({"reason": "closed"});
-    assert_eq!(site.ask("POST", &release, Some(&why)).await.status, 200);
+    assert_eq!(site.administer("POST", &release, Some(&why)).await.status, 200);
     let swept = keeper(DAYS).sweep(later(30)).await;
     assert_eq!(swept, Swept { deleted: 1, held: 0, failed: 0 });
     assert_eq!(keeper(DAYS).sweep(later(30)).await, Swept::default());
@@ -126,7 +126,7 @@ async fn an_administrator_deletes_before_the_time_and_never_what_is_held() {
         json!({"device": "pump", "reason": "case 2"}),
         json!({"user": "root", "reason": "case 3"}),
     ] {
-        let placed: Hold = site.ask("POST", "/v1/holds", Some(&hold)).await.json();
+        let placed: Hold = site.administer("POST", "/v1/holds", Some(&hold)).await.json();
         let (status, cause) = refused(&site, &delete, json!({"reason": "request 88"})).await;
         assert_eq!(status, 403);
         let reason = hold["reason"].as_str().unwrap();
@@ -135,7 +135,7 @@ async fn an_administrator_deletes_before_the_time_and_never_what_is_held() {
         let (status, _) = refused(&site, &path, json!({"reason": " "})).await;
         assert_eq!(status, 400, "a reason is needed");
         let why = json!({"reason": "closed"});
-        assert_eq!(site.ask("POST", &path, Some(&why)).await.status, 200);
+        assert_eq!(site.administer("POST", &path, Some(&why)).await.status, 200);
         let (_, cause) = refused(&site, &path, why).await;
         assert!(cause.contains("released already"), "{cause}");
     }
@@ -146,7 +146,7 @@ async fn an_administrator_deletes_before_the_time_and_never_what_is_held() {
     let (status, cause) = refused(&site, &of_open, json!({"reason": "x"})).await;
     assert!(status == 403 && cause.contains("still open"), "{cause}");
 
-    let done = site.ask("POST", &delete, Some(&json!({"reason": "request 88"}))).await;
+    let done = site.administer("POST", &delete, Some(&json!({"reason": "request 88"}))).await;
     let done: RecordingDeleted = done.json();
     assert_eq!((done.session, done.last_segment, done.state.as_str()), (id, Some(1), "whole"));
     let stone = of_kind(&site, "recording-deleted").await.remove(0);
@@ -157,7 +157,7 @@ async fn an_administrator_deletes_before_the_time_and_never_what_is_held() {
     assert_eq!(of_kind(&site, "recording-deleted").await.len(), 1);
     assert_eq!(of_kind(&site, "hold-placed").await.len(), 3);
     assert_eq!(of_kind(&site, "hold-released").await.len(), 3);
-    let listed: Vec<Hold> = site.ask("GET", "/v1/holds", None::<&()>).await.json();
+    let listed: Vec<Hold> = site.administer("GET", "/v1/holds", None::<&()>).await.json();
     assert!(listed.len() == 3 && listed.iter().all(|hold| hold.released.is_some()));
 }
 
@@ -174,7 +174,7 @@ async fn what_a_device_brings_of_a_deleted_recording_is_taken_from_it_and_not_ke
     device.says_ended(id, "exit");
     site.recorded(id, "session-closed").await;
     let delete = format!("/v1/recordings/{id}/delete");
-    let done = site.ask("POST", &delete, Some(&json!({"reason": "request 88"}))).await;
+    let done = site.administer("POST", &delete, Some(&json!({"reason": "request 88"}))).await;
     assert_eq!(done.status, 200, "{done:?}");
     // On the stream that was open, and on another.
     let answer = way.bring(&segments[2]).await;

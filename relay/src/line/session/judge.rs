@@ -60,12 +60,17 @@ pub(super) fn permitted(
         .map_err(|denied| Refused::new(denied.code, denied.cause, denied.remedy))
 }
 
-/// Whether all that was granted to a session would be granted again, by what the store says now.
-/// So it is not when the store cannot be asked: permission is never assumed.
+/// Whether all that was granted to a session would be granted again, by what the store says now, and
+/// nobody has ended it for good. So it is not when the store cannot be asked: permission is never assumed.
 pub(in crate::line) async fn still_allowed(
     shared: &Shared,
     session: &SessionRecord,
 ) -> Result<(UserRecord, DeviceRecord), Refused> {
+    // Read anew: whoever asks may have read the session before it was killed.
+    let now = shared.store.session(session.id).await.map_err(store)?;
+    if let Some(line) = now.and_then(|now| now.killed) {
+        return Err(Refused::new(Code::SessionOver, line, ""));
+    }
     let user = person(shared, session.user).await?;
     let device = shared.store.device_by_id(session.device).await.map_err(store)?;
     let device = device.ok_or_else(|| {

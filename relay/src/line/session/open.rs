@@ -59,6 +59,7 @@ pub(super) async fn open(
         attachments: 1,
         stream: 0,
         passed: Passed::default(),
+        killed: None,
     };
     let detail = format!("{}: {}", session.kind, session.actions.join(" "));
     let opening = session.event(EventKind::SessionOpened).source(caller.address).detail(&detail);

@@ -84,6 +84,11 @@ impl Failure {
         matches!(self.token, "line-lost" | "device-gone" | "session-cut" | "session-ended")
     }
 
+    /// Whether the relay does not know the path: it is of a version before it.
+    pub fn is_unknown_path(&self) -> bool {
+        self.token == Code::BadRequest.token() && self.cause == belay_proto::api::NO_SUCH_PATH
+    }
+
     /// Whether there is anything to tell.
     pub const fn is_silent(&self) -> bool {
         self.cause.is_empty()

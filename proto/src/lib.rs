@@ -7,6 +7,7 @@
 pub mod api;
 pub mod audit;
 pub mod error_line;
+pub mod evidence;
 pub mod grant;
 pub mod ids;
 pub mod keeping;

@@ -10,6 +10,8 @@ mod crash;
 mod disk;
 #[path = "all/enrolment.rs"]
 mod enrolment;
+#[path = "all/evidence.rs"]
+mod evidence;
 #[path = "all/exports.rs"]
 mod exports;
 #[path = "all/init.rs"]

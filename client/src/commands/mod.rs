@@ -6,6 +6,7 @@ pub mod completions;
 pub mod device;
 pub mod devices;
 pub mod doctor;
+pub mod evidence;
 pub mod exec;
 pub mod hold;
 pub mod kill;

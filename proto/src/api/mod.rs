@@ -4,11 +4,16 @@
 //! open to those who have none, and they carry a secret. An error is an [`ApiError`] with a
 //! matching HTTP status. Requests are read strictly: an unknown field is refused.
 
+mod evidence;
 mod log;
 mod recording;
 mod retention;
 mod session;
 
+pub use evidence::{
+    Evidence, EvidenceRequest, LogProven, LogSession, LogSessionRequest, MAX_SESSION_PAGE,
+    SessionFacts,
+};
 pub use log::{
     LogCheckpoint, LogConsistencyRequest, LogEntries, LogEntriesRequest, LogInclusionRequest,
     LogProof,
@@ -71,7 +76,14 @@ pub mod path {
     pub const LOG_CONSISTENCY: &str = "/v1/audit/consistency";
     /// POST [`super::LogInclusionRequest`] → [`super::LogProof`].
     pub const LOG_INCLUSION: &str = "/v1/audit/inclusion";
+    /// POST [`super::LogSessionRequest`] → [`super::LogSession`].
+    pub const LOG_SESSION: &str = "/v1/audit/session";
+    /// POST [`super::EvidenceRequest`] → [`super::Evidence`]. That it was asked for is recorded.
+    pub const EVIDENCE: &str = "/v1/evidence";
 }
+
+/// What is refused with that has no path here. A client reads it to learn that a relay is older.
+pub const NO_SUCH_PATH: &str = "there is nothing at this path";
 
 /// Longest request body in bytes. The largest, enrolment, is under 4 KiB.
 pub const MAX_BODY: usize = 64 * 1024;

@@ -59,6 +59,8 @@ fn requests_of_the_first_release_are_read_strictly() {
     request::<api::HoldRequest>("hold-request");
     request::<api::Reason>("reason");
     request::<api::KillRequest>("kill-request");
+    request::<api::LogSessionRequest>("log-session-request");
+    request::<api::EvidenceRequest>("evidence-request");
 }
 
 #[test]
@@ -81,6 +83,9 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::LogProof>("log-proof");
     answer::<api::Recording>("recording");
     answer::<api::Killed>("killed");
+    answer::<api::LogSession>("log-session");
+    answer::<api::Evidence>("evidence");
+    answer::<api::SessionFacts>("session-facts");
 }
 
 #[test]
@@ -105,6 +110,8 @@ fn every_path_is_the_one_of_the_first_release() {
     );
     use api::path::{SESSION_KILL, SESSIONS};
     assert_eq!([SESSIONS, SESSION_KILL], ["/v1/sessions", "/v1/sessions/{session}/kill"]);
+    use api::path::{EVIDENCE, LOG_SESSION};
+    assert_eq!([LOG_SESSION, EVIDENCE], ["/v1/audit/session", "/v1/evidence"]);
     use api::path::{LOG_CHECKPOINT, LOG_CONSISTENCY, LOG_ENTRIES, LOG_INCLUSION};
     assert_eq!(
         [LOG_CHECKPOINT, LOG_ENTRIES, LOG_CONSISTENCY, LOG_INCLUSION],

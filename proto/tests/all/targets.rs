@@ -190,6 +190,11 @@ pub(crate) fn api(data: &[u8]) {
     json::<api::LogCheckpoint>(data);
     json::<api::LogEntries>(data);
     json::<api::LogProof>(data);
+    json::<api::LogSessionRequest>(data);
+    json::<api::LogSession>(data);
+    json::<api::EvidenceRequest>(data);
+    json::<api::Evidence>(data);
+    json::<belay_proto::evidence::Part>(data);
 }
 
 /// What an auditor is handed: keys, checkpoints, a copy of the log.

@@ -5,7 +5,7 @@ use std::future::{Ready, ready};
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use belay_proto::api::ApiError;
+use belay_proto::api::{ApiError, NO_SUCH_PATH};
 use belay_proto::refusal::{Code, Refused};
 
 /// A refusal on its way out.
@@ -78,7 +78,7 @@ pub(super) fn no_store(response: &mut Response) {
 }
 
 pub(super) fn no_such_path() -> Ready<Failure> {
-    let refused = Refused::new(Code::BadRequest, "there is nothing at this path", UPGRADE);
+    let refused = Refused::new(Code::BadRequest, NO_SUCH_PATH, UPGRADE);
     ready(Failure::with(StatusCode::NOT_FOUND, refused))
 }
 

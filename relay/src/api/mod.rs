@@ -8,6 +8,7 @@ mod answer;
 mod audit;
 mod body;
 mod devices;
+mod evidence;
 mod gate;
 mod kill;
 mod readings;
@@ -154,6 +155,8 @@ routes! {
     POST path::LOG_ENTRIES => audit::entries, Need::OneOf(&[AdminRight::ReadEvidence]);
     POST path::LOG_CONSISTENCY => audit::consistency, Need::OneOf(&[AdminRight::ReadEvidence]);
     POST path::LOG_INCLUSION => audit::inclusion, Need::OneOf(&[AdminRight::ReadEvidence]);
+    POST path::LOG_SESSION => evidence::log, Need::OneOf(&[AdminRight::ReadEvidence]);
+    POST path::EVIDENCE => evidence::bundle, Need::OneOf(&[AdminRight::ReadEvidence]);
 }
 
 fn behind_the_gate<H, T>(

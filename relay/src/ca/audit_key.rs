@@ -1,14 +1,15 @@
 //! The key that signs the audit log's checkpoints, and the log's name with it.
 //!
 //! It is apart from the other keys: whoever has it can say anything about the past, and nothing
-//! else. The file has two lines, the log's name and the key (PKCS#8 in base64).
+//! else. It signs checkpoints, and lists of what makes up a bundle of evidence. The file has two lines, the log's name and the key (PKCS#8 in base64).
 
 use std::io;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use belay_proto::audit::{Checkpoint, Digest, VerifierKey};
+use belay_proto::audit::{Checkpoint, Digest, VerifierKey, seal};
+use belay_proto::evidence::Manifest;
 use belay_tunnel::pki::{NoteKeyError, NoteSigner, NoteVerifier};
 use belay_tunnel::private_file;
 use zeroize::Zeroizing;
@@ -79,5 +80,14 @@ impl AuditKey {
     pub fn seal(&self, size: u64, root: Digest) -> Result<String, NoteKeyError> {
         let checkpoint = Checkpoint { origin: self.verifier.name().to_owned(), size, root };
         Ok(checkpoint.seal(&self.verifier, &self.signer.sign(&checkpoint.text())?))
+    }
+
+    /// The signed list of what makes up a bundle of evidence.
+    ///
+    /// # Errors
+    /// [`NoteKeyError`].
+    pub fn seal_manifest(&self, manifest: &Manifest) -> Result<String, NoteKeyError> {
+        let text = manifest.text();
+        Ok(seal(&text, &self.verifier, &self.signer.sign(&text)?))
     }
 }

@@ -145,6 +145,11 @@ impl Authority {
         vec![self.grants.public_key()]
     }
 
+    /// The one of them that signs now.
+    pub fn grant_key(&self) -> [u8; 32] {
+        self.grants.public_key()
+    }
+
     /// Certificates for a device: X.509 for the key of `request` (PKCS #10, DER), and an SSH host
     /// certificate for `ssh_host_key` with the device's name and id as principals, each also under
     /// `.belay`.

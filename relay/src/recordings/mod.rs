@@ -5,11 +5,13 @@
 //! acknowledged again and kept once. What it is not: it decompresses nothing and looks at no
 //! payload, which may be sealed.
 //!
-//! `file` is one recording's file, `receive` a device's stream, `delete` takes one away.
+//! `file` is one recording's file, `receive` a device's stream, `delete` takes one away, `walk` reads
+//! one again.
 
 mod delete;
 mod file;
 mod receive;
+mod walk;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ use self::file::Tail;
 pub(crate) use delete::Leaving;
 pub use delete::Room;
 pub(crate) use receive::{Desk, receive};
+pub(crate) use walk::{Walk, WalkError};
 
 /// The directory in the data directory.
 const DIR: &str = "recordings";

@@ -81,6 +81,8 @@ kinds! {
     ClientRefused = "client-refused",
     /// A session was granted and opened.
     SessionOpened = "session-opened",
+    /// A grant for a session was made: it is on its way to the device.
+    GrantIssued = "grant-issued",
     /// A session was refused, or not given back.
     SessionRefused = "session-refused",
     /// A session lost its stream; it is still open.

@@ -18,6 +18,7 @@ mod enrolment;
 mod error;
 mod event;
 mod evidence;
+mod grants;
 mod holds;
 mod lines;
 mod log;

@@ -47,6 +47,7 @@ pub(super) fn migrator() -> Migrator {
         step(4, "lines", include_str!("../../migrations/sqlite/0004_lines.sql")),
         step(5, "audit", include_str!("../../migrations/sqlite/0005_audit.sql")),
         step(6, "killed", include_str!("../../migrations/sqlite/0006_killed.sql")),
+        step(7, "grants", include_str!("../../migrations/sqlite/0007_grants.sql")),
         step(8, "retention", include_str!("../../migrations/sqlite/0008_retention.sql")),
     ])
 }

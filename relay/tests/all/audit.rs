@@ -221,7 +221,7 @@ async fn a_database_of_before_the_log_is_brought_under_it_with_its_gaps() {
     Store::open(dir.path()).await.unwrap().close().await;
     let mut conn = owner(dir.path()).await;
     for step in [
-        "DROP TABLE audit_tiles; DROP TABLE audit_checkpoints",
+        "DROP TABLE audit_tiles; DROP TABLE audit_checkpoints; DROP TABLE grants",
         "ALTER TABLE decisions DROP COLUMN entry",
         "DELETE FROM _sqlx_migrations WHERE version = 5",
         "CREATE TRIGGER decisions_are_not_changed BEFORE UPDATE ON decisions

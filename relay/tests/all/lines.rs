@@ -278,12 +278,14 @@ impl Site {
         self.store.session(id).await.unwrap().unwrap()
     }
 
-    /// What was recorded of a session, as far as it is; waits until the last is of this kind.
+    /// What was recorded of a session, as far as it is; waits until the last is of this kind. Grants,
+    /// which each handing over has one of, are told of apart (`evidence`).
     pub(crate) async fn recorded(&self, id: SessionId, last: &str) -> Vec<Decision> {
         let told = async {
             loop {
                 let all = self.store.decisions(0).await.unwrap();
-                let told: Vec<_> = all.into_iter().filter(|d| d.session == Some(id)).collect();
+                let own = all.into_iter().filter(|d| d.session == Some(id));
+                let told: Vec<_> = own.filter(|d| d.kind != "grant-issued").collect();
                 if told.last().is_some_and(|d| d.kind == last) {
                     return told;
                 }

@@ -1,9 +1,14 @@
 //! Segments as a device brings them: what is kept, what is on record, and what is refused.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+use belay_proto::audit::Entry;
+use belay_proto::evidence::Ended;
 use belay_proto::ids::SessionId;
-use belay_proto::recording::{End, Opening, Segment, Upload, Uploaded, VERSION, digest, stream};
+use belay_proto::recording::{
+    End, Opening, Segment, SignedSegment, Upload, Uploaded, VERSION, digest, stream,
+};
 use belay_proto::refusal::Code;
+use belay_proto::wire::frame::decode_payload;
 use belay_relay::recordings::Recordings;
 use belay_tunnel::carrier::{RecvHalf, SendHalf};
 use belay_tunnel::framed::{self, Messages};
@@ -31,6 +36,11 @@ impl Way {
         framed::write(&mut self.send, &upload).await.unwrap();
         soon("an answer", self.answers.next::<Uploaded>()).await.unwrap().unwrap()
     }
+}
+
+fn digest_of(signed: &[u8]) -> [u8; 32] {
+    let signed: SignedSegment = decode_payload(signed).unwrap();
+    digest(&signed.segment)
 }
 
 /// Segments of a session, signed by this key; the last one ends the recording.
@@ -89,6 +99,11 @@ async fn what_a_device_brings_is_kept_once_over_lines_and_relays_and_on_record()
     let detail = told.last().unwrap().detail.clone().unwrap();
     let head: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(detail, format!("last segment 2, SHA-256 {head}"));
+    let page = site.store.log_page(0, 1000).await.unwrap();
+    let entries: Vec<Entry> =
+        page.entries.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ends: Vec<Ended> = entries.iter().filter_map(Ended::of).collect();
+    assert_eq!((ends.len(), ends[0].number, ends[0].head), (1, 2, digest_of(&segments[2])));
     let standing = Recordings::open(site.data()).unwrap().standing(id).unwrap().unwrap();
     assert_eq!((standing.last, standing.end), (Some(2), Some(End::Whole)));
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use belay_proto::audit::{Finding, Review};
+use belay_proto::audit::{Finding, Report, Review, VerifierKey};
 use belay_tunnel::pki::NoteVerifier;
 
 use super::file::{self, Line};
@@ -80,6 +80,38 @@ pub(super) async fn run(context: &Context, path: &Path) -> Result<u8, Failure> {
         return Ok(EXIT_OK);
     }
     show::report(context, &report, &newest.key)
+}
+
+/// Goes through an export that was written before, judges it together with a checkpoint from elsewhere,
+/// and gives each entry's line to `hear`.
+pub(in crate::commands) fn read(
+    path: &Path,
+    key: &VerifierKey,
+    elsewhere: &str,
+    mut hear: impl FnMut(&str),
+) -> Result<Report, Failure> {
+    let check = NoteVerifier::from(key);
+    let (own, mut reading) = file::open(path)?;
+    let mut review = Review::new(key.clone());
+    while let Some(line) = reading.next_line()? {
+        match line {
+            Line::Entry(line) => {
+                hear(&line);
+                review.entry(&line);
+            }
+            Line::Pruned(leaf) => review.pruned(leaf),
+            Line::Leaves(hashes) => review.leaves(&hashes),
+            Line::Checkpoint(note) => review.checkpoint(&note, &check),
+            Line::Damaged(_) => {}
+        }
+    }
+    review.checkpoint_from_elsewhere(elsewhere, &check);
+    let mut report = review.finish();
+    if own != *key {
+        let (key, by) = (key.to_string(), own.to_string());
+        report.findings.insert(0, Finding::OtherKey { key, by });
+    }
+    Ok(report)
 }
 
 /// Reads what the file has; makes it when it is not there. Returns the review so far and where to

@@ -27,10 +27,10 @@ struct Stored {
 
 /// What is known of one relay's log.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known {
-    relay: String,
-    pub(super) key: Option<VerifierKey>,
-    pub(super) note: Option<String>,
+pub(in crate::commands) struct Known {
+    pub(in crate::commands) relay: String,
+    pub(in crate::commands) key: Option<VerifierKey>,
+    pub(in crate::commands) note: Option<String>,
 }
 
 impl Known {
@@ -42,7 +42,7 @@ impl Known {
     }
 
     /// What is known of the log of this name, whichever relay it is of.
-    pub(super) fn named(home: &Home, name: &str) -> Result<Self, Failure> {
+    pub(in crate::commands) fn named(home: &Home, name: &str) -> Result<Self, Failure> {
         for (relay, stored) in read(home)?.logs {
             let known = Self::from_stored(home, &relay, Some(stored))?;
             if known.key.as_ref().is_some_and(|key| key.name() == name) {

@@ -1,4 +1,4 @@
-//! `belay audit tail|export|verify|checkpoint`
+//! `belay audit tail|export|verify|prove|checkpoint`
 //!
 //! Its law: nothing the relay says of the log is believed for being said. Its key is remembered the
 //! first time it is seen, and what was verified once must be the beginning of what is verified later.
@@ -6,6 +6,7 @@
 mod export;
 mod file;
 mod known;
+mod prove;
 mod relay;
 mod show;
 mod tail;
@@ -19,6 +20,12 @@ use clap::Subcommand;
 
 use crate::failure::{EXIT_OK, Failure};
 use crate::run::Context;
+
+pub(super) use export::read as read_export;
+pub(super) use known::Known;
+pub(super) use relay::Log;
+pub(super) use show::first_sight;
+pub(super) use verify::read_notes;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -69,6 +76,14 @@ enum What {
         #[arg(long, conflicts_with = "file")]
         quick: bool,
     },
+    /// Prove that the log has one entry, and print the proof
+    #[command(
+        after_help = "The proof leads from the entry to the newest signed checkpoint, which itself must go on from what was verified before. With --json it can be checked by other programs.\n\nExample:\n  belay audit prove 1041\n  belay audit prove 1041 --json > proof.json"
+    )]
+    Prove {
+        /// The entry's number, as `belay audit tail` shows it behind #
+        seq: u64,
+    },
     /// Print the log's newest signed checkpoint, for another auditor to compare with
     #[command(
         after_help = "Example:\n  belay audit checkpoint > mine\n  belay audit checkpoint --cosigned"
@@ -94,6 +109,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         What::Verify { file: None, checkpoint, key, witness_key, quick } => {
             verify::relay(context, &checkpoint, key, &witness_key, quick).await
         }
+        What::Prove { seq } => prove::run(context, seq).await,
         What::Checkpoint { cosigned } => {
             let mut newest = relay::Log::of(context, None)?.newest().await?;
             if cosigned {

@@ -3,16 +3,24 @@
 use std::time::Duration;
 
 use belay_proto::api::{
-    LogCheckpoint, LogConsistencyRequest, LogEntries, LogEntriesRequest, LogProof, path,
+    LogCheckpoint, LogConsistencyRequest, LogEntries, LogEntriesRequest, LogInclusionRequest,
+    LogProof, LogSession, LogSessionRequest, MAX_SESSION_PAGE, path,
 };
-use belay_proto::audit::{BadCheckpoint, Checkpoint, Digest, MAX_PAGE, NoteError, VerifierKey};
+use belay_proto::audit::{
+    BadCheckpoint, Checkpoint, Digest, Entry, Finding, MAX_PAGE, NoteError, VerifierKey, leaf_hash,
+    verify_consistency, verify_inclusion,
+};
+use belay_proto::evidence::MAX_ENTRIES;
+use belay_proto::ids::SessionId;
 use belay_proto::refusal::Code;
 use belay_tunnel::pki::NoteVerifier;
 use hyper::Method;
 
 use super::known::Known;
+use super::show;
 use crate::api::Api;
 use crate::failure::Failure;
+use crate::home::Home;
 use crate::run::Context;
 
 /// Pauses while the relay says that it is asked too often.
@@ -20,18 +28,18 @@ const PATIENCE: u32 = 60;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The log of the relay one is logged in at.
-pub(super) struct Log {
+pub(in crate::commands) struct Log {
     api: Api,
-    pub(super) known: Known,
+    pub(in crate::commands) known: Known,
     /// The key given on the command line.
     key: Option<VerifierKey>,
 }
 
 /// A checkpoint of the relay whose signature was checked.
-pub(super) struct Newest {
-    pub(super) key: VerifierKey,
-    pub(super) checkpoint: Checkpoint,
-    pub(super) note: String,
+pub(in crate::commands) struct Newest {
+    pub(in crate::commands) key: VerifierKey,
+    pub(in crate::commands) checkpoint: Checkpoint,
+    pub(in crate::commands) note: String,
     /// The newest one that witnesses cosigned, as the relay gave it.
     pub(super) cosigned: Option<String>,
 }
@@ -49,8 +57,21 @@ impl Newest {
     }
 }
 
+/// An entry whose inclusion in the log was proven.
+pub(in crate::commands) struct ProvenEntry {
+    /// The line that is the leaf.
+    pub(in crate::commands) line: String,
+    /// What it says.
+    pub(in crate::commands) entry: Entry,
+    /// The proof.
+    pub(in crate::commands) hashes: Vec<Digest>,
+}
+
 impl Log {
-    pub(super) fn of(context: &Context, key: Option<VerifierKey>) -> Result<Self, Failure> {
+    pub(in crate::commands) fn of(
+        context: &Context,
+        key: Option<VerifierKey>,
+    ) -> Result<Self, Failure> {
         let login = context.home.live_login()?;
         let known = Known::of(&context.home, &login.record().relay)?;
         Ok(Self { api: Api::of(&login)?, known, key })
@@ -101,11 +122,119 @@ impl Log {
     }
 
     /// A proof that the log of `new` entries begins with the one of `old`.
-    pub(super) async fn consistency(&self, old: u64, new: u64) -> Result<Vec<Digest>, Failure> {
+    pub(in crate::commands) async fn consistency(
+        &self,
+        old: u64,
+        new: u64,
+    ) -> Result<Vec<Digest>, Failure> {
+        if old == 0 || old == new {
+            return Ok(Vec::new());
+        }
         let request = LogConsistencyRequest { old, new };
         let proof: LogProof = self.api.send(Method::POST, path::LOG_CONSISTENCY, &request).await?;
         Ok(proof.hashes)
     }
+
+    /// What is wrong when the log of `now` does not begin with the one of `old`. Up to entry `agree`
+    /// both are known to be the same.
+    pub(super) async fn goes_on(
+        &self,
+        old: &Checkpoint,
+        now: &Checkpoint,
+        agree: u64,
+    ) -> Result<Option<Finding>, Failure> {
+        if old.size > now.size {
+            return Ok(Some(Finding::Shorter { have: now.size, signed: old.size }));
+        }
+        let proof = self.consistency(old.size, now.size).await?;
+        let good = verify_consistency(old.size, old.root, now.size, now.root, &proof);
+        Ok((!good).then_some(Finding::OtherHistory { size: old.size, agree }))
+    }
+
+    /// The newest checkpoint, proven to go on from the one that was known before. It is what is known
+    /// from now on.
+    pub(in crate::commands) async fn trusted(&self, home: &Home) -> Result<Newest, Failure> {
+        let newest = self.newest().await?;
+        match &self.known.note {
+            Some(note) => {
+                let old = Checkpoint::open(note, &newest.key, &NoteVerifier::from(&newest.key));
+                let old = old.map_err(|e| strange(&format!("what was known of it before: {e}")))?;
+                self.must_begin_with(&old, &newest.checkpoint).await?;
+            }
+            None => show::first_sight(&newest.key),
+        }
+        self.known.keep(home, &newest.key, &newest.note)?;
+        Ok(newest)
+    }
+
+    /// Makes sure that the log of `now` begins with the one of `old`.
+    pub(in crate::commands) async fn must_begin_with(
+        &self,
+        old: &Checkpoint,
+        now: &Checkpoint,
+    ) -> Result<(), Failure> {
+        match self.goes_on(old, now, 0).await? {
+            Some(finding) => Err(not_intact(&finding)),
+            None => Ok(()),
+        }
+    }
+
+    /// The proof that the log of `now` has an entry, checked.
+    pub(super) async fn inclusion(
+        &self,
+        line: &str,
+        seq: u64,
+        now: &Checkpoint,
+    ) -> Result<Option<Vec<Digest>>, Failure> {
+        let request = LogInclusionRequest { seq, size: now.size };
+        let proof: LogProof = self.api.send(Method::POST, path::LOG_INCLUSION, &request).await?;
+        Ok(included(line, seq, &proof.hashes, now).then_some(proof.hashes))
+    }
+
+    /// All entries that name a session, in the log's order, each proven to be in the log of `now`. That
+    /// there are no others is the relay's word.
+    pub(in crate::commands) async fn session(
+        &self,
+        session: SessionId,
+        now: &Checkpoint,
+    ) -> Result<Vec<ProvenEntry>, Failure> {
+        let (mut all, mut after) = (Vec::new(), 0);
+        while after < now.size {
+            let request = LogSessionRequest { session, after, size: now.size };
+            let page: LogSession = self.api.send(Method::POST, path::LOG_SESSION, &request).await?;
+            if page.upto <= after || page.entries.len() > MAX_SESSION_PAGE as usize {
+                return Err(strange("more of a session's entries than were asked for"));
+            }
+            for found in page.entries {
+                let entry: Option<Entry> = serde_json::from_str(&found.entry).ok();
+                let entry = entry.filter(|entry| {
+                    entry.session == Some(session)
+                        && entry.seq > after
+                        && included(&found.entry, entry.seq, &found.hashes, now)
+                });
+                let Some(entry) = entry else {
+                    return Err(strange("an entry that it has no proof for"));
+                };
+                after = entry.seq;
+                all.push(ProvenEntry { line: found.entry, entry, hashes: found.hashes });
+            }
+            if all.len() > MAX_ENTRIES {
+                return Err(strange("more entries of one session than any has"));
+            }
+            after = page.upto;
+        }
+        Ok(all)
+    }
+}
+
+fn included(line: &str, seq: u64, proof: &[Digest], now: &Checkpoint) -> bool {
+    let leaf = leaf_hash(line.as_bytes());
+    seq > 0 && verify_inclusion(leaf, seq - 1, now.size, proof, now.root)
+}
+
+fn not_intact(finding: &Finding) -> Failure {
+    Failure::new("audit", finding.to_string())
+        .remedy("keep what you exported before, and see: belay audit verify")
 }
 
 fn strange(what: &str) -> Failure {

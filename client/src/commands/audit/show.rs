@@ -142,7 +142,7 @@ fn text(finding: &belay_proto::audit::Finding) -> String {
 }
 
 /// Says that the key was not known before.
-pub(super) fn first_sight(key: &VerifierKey) {
+pub(in crate::commands) fn first_sight(key: &VerifierKey) {
     output::note(format!("the log's key is new here; compare it with what others have: {key}"));
 }
 
@@ -166,7 +166,7 @@ pub(super) fn damaged_lines(
 }
 
 /// An entry in one line that acts on no terminal.
-pub(super) fn entry(line: &str) -> String {
+pub(in crate::commands) fn entry(line: &str) -> String {
     let Ok(entry) = serde_json::from_str::<Entry>(line) else {
         return format!("not an entry: {}", printable(line));
     };

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use belay_proto::audit::{
     Checkpoint, Finding, MAX_NOTE, Report, Review, VerifierKey, WitnessKey, notes,
-    verify_consistency,
 };
 use belay_tunnel::pki::NoteVerifier;
 
@@ -169,17 +168,8 @@ async fn consistent(
     let now = &newest.checkpoint;
     let (mut findings, mut agree) = (Vec::new(), 0);
     for old in before {
-        if old.size > now.size {
-            findings.push(Finding::Shorter { have: now.size, signed: old.size });
-            break;
-        }
-        let proof = match old.size {
-            0 => Vec::new(),
-            size if size == now.size => Vec::new(),
-            size => log.consistency(size, now.size).await?,
-        };
-        if !verify_consistency(old.size, old.root, now.size, now.root, &proof) {
-            findings.push(Finding::OtherHistory { size: old.size, agree });
+        if let Some(finding) = log.goes_on(&old, now, agree).await? {
+            findings.push(finding);
             break;
         }
         agree = old.size;
@@ -206,7 +196,8 @@ fn elsewhere(
     Ok(())
 }
 
-fn read_notes(paths: &[PathBuf]) -> Result<Vec<String>, Failure> {
+/// The checkpoints in these files.
+pub(in crate::commands) fn read_notes(paths: &[PathBuf]) -> Result<Vec<String>, Failure> {
     let mut all = Vec::new();
     for path in paths {
         let cannot = |why: String| {

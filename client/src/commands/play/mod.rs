@@ -4,16 +4,18 @@
 //! against the CA this login has pinned and each segment against that; and nothing a device recorded
 //! acts on this terminal but with `--raw`.
 //!
-//! `proof` checks, `track` reads, `player` plays with `draw`, `transcript` and `cast` write.
+//! `proof` checks, `logged` holds it against the audit log, `track` reads, `player` plays with `draw`, `transcript` and `cast` write.
 
 mod cast;
 mod draw;
+mod logged;
 mod player;
 mod proof;
 mod track;
 mod transcript;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use belay_proto::api::{Recording, path};
 use belay_proto::ids::SessionId;
@@ -43,6 +45,9 @@ pub struct Args {
     /// Which terminal or command of the session [default: its first terminal]
     #[arg(long, value_name = "N")]
     track: Option<u32>,
+    /// Begin there: seconds, or 0:12:34 since the track began, as belay search shows it
+    #[arg(long, value_name = "TIME", value_parser = clock, conflicts_with_all = ["text", "raw", "cast"])]
+    at: Option<Duration>,
     /// So many times as fast as it happened
     #[arg(long, value_name = "N", default_value_t = 1.0)]
     speed: f64,
@@ -72,6 +77,11 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     if !(args.speed.is_finite() && args.speed > 0.0) {
         return Err(Failure::new("usage", "--speed must be above 0").exit(EXIT_USAGE));
     }
+    // Asked before: what ends meanwhile is no recording that was cut.
+    let logged = match wanted.parse() {
+        Ok(session) => Some(logged::Logged::of(context, session).await?),
+        Err(_) => None,
+    };
     let (bytes, ca) = read(&context.home, wanted).await?;
     let proven = proof::prove(&bytes, &ca)?;
     if let Ok(session) = wanted.parse::<SessionId>()
@@ -84,6 +94,9 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
         keep(file, &bytes)?;
     }
     drop(bytes);
+    if let Some(logged) = logged {
+        logged.check(context, &proven).await?;
+    }
     for line in proven.remarks() {
         output::note(line);
     }
@@ -108,7 +121,18 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     if !output::is_terminal() {
         return transcript::print(&proven, &tracks, Some(track));
     }
-    player::play(track, args.speed, args.idle_limit)
+    player::play(track, args.speed, args.idle_limit, args.at.unwrap_or_default())
+}
+
+/// Seconds, or minutes or hours with colons.
+fn clock(text: &str) -> Result<Duration, String> {
+    let bad = || "write seconds, or a time such as 0:12:34".to_owned();
+    let mut total: u64 = 0;
+    for part in text.splitn(3, ':') {
+        let part: u64 = part.parse().map_err(|_| bad())?;
+        total = total.checked_mul(60).and_then(|t| t.checked_add(part)).ok_or_else(bad)?;
+    }
+    Ok(Duration::from_secs(total))
 }
 
 async fn list(context: &Context) -> Result<(), Failure> {

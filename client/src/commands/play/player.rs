@@ -74,6 +74,17 @@ impl<'a> Reel<'a> {
         Ok(())
     }
 
+    /// Goes to where the track itself was at a time, whichever pauses are cut.
+    pub(super) fn begin_at(&mut self, at: Duration) -> Result<(), Failure> {
+        let events = || self.track.events.iter().zip(&self.times);
+        let before = events().take_while(|(event, _)| event.at <= at).last();
+        let to = before.map_or(at, |(event, shown)| *shown + (at - event.at));
+        // In a pause that was cut it is just before what ended it.
+        let next = events().find(|(event, _)| event.at > at).map(|(_, shown)| *shown);
+        let last = next.map_or(to, |next| next.saturating_sub(Duration::from_millis(1)));
+        self.seek(to.min(last))
+    }
+
     /// When the next mark is, or the end.
     fn next_mark(&self) -> Duration {
         let later = self.track.events.iter().zip(&self.times).skip(self.next);
@@ -182,10 +193,16 @@ fn wish(key: KeyEvent) -> Option<Wish> {
 }
 
 /// Plays until somebody quits. At the end it waits, so that the last screen is seen.
-pub(super) fn play(track: &Track, speed: f64, idle_limit: Option<f64>) -> Result<(), Failure> {
+pub(super) fn play(
+    track: &Track,
+    speed: f64,
+    idle_limit: Option<f64>,
+    at: Duration,
+) -> Result<(), Failure> {
     let terminal =
         |error: io::Error| Failure::new("terminal", format!("cannot use the terminal: {error}"));
     let mut reel = Reel::new(track, idle_limit)?;
+    reel.begin_at(at)?;
     let mut stage = Stage::enter().map_err(terminal)?;
     let (mut speed, mut paused) = (speed, false);
     let mut clock = Instant::now();

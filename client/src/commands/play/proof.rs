@@ -30,6 +30,11 @@ impl Proven {
         }
     }
 
+    /// Whether its end is there, as the session's or as the recorder's.
+    pub(super) const fn has_end(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// What a viewer has to know before anything is shown.
     pub(super) fn remarks(&self) -> Vec<String> {
         let mut remarks = Vec::new();

@@ -239,3 +239,24 @@ fn a_text_that_would_not_end_is_not_made() {
     let proven = proof::prove(&file, deployment.ca.certificate()).unwrap();
     assert!(tracks(&proven).is_err());
 }
+
+#[test]
+fn a_reel_begins_where_the_track_was_at_a_time_whatever_pauses_are_cut() {
+    let tracks = deployment().read(&parts());
+    let track = chosen(&tracks, None).unwrap();
+    for (limit, at) in [(None, 10_000), (Some(1.0), 1_000)] {
+        let mut reel = player::Reel::new(track, limit).unwrap();
+        reel.begin_at(Duration::from_secs(10)).unwrap();
+        assert_eq!(reel.at, Duration::from_millis(at));
+        assert!(reel.rows((80, 24)).concat().contains("ls"));
+    }
+    let mut reel = player::Reel::new(track, None).unwrap();
+    reel.begin_at(Duration::from_secs(4)).unwrap();
+    assert_eq!(reel.at, Duration::from_secs(4));
+    reel.begin_at(Duration::from_secs(4000)).unwrap();
+    assert_eq!(reel.at, Duration::from_millis(10_500));
+    for (text, seconds) in [("754", 754), ("12:34", 754), ("0:12:34", 754), ("1:00:00", 3600)] {
+        assert_eq!(clock(text), Ok(Duration::from_secs(seconds)));
+    }
+    assert!(clock("x").is_err() && clock("1:2:3:4").is_err() && clock("").is_err());
+}

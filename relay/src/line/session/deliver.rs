@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::super::Shared;
 use super::super::registry::LiveDevice;
 use super::early::Early;
+use super::judge;
 use crate::store::{DeviceRecord, SessionRecord, UserRecord};
 
 /// Between two words to a device that does not answer: well below a second, in which somebody who
@@ -40,7 +41,7 @@ pub(super) enum NotTaken {
     Refused(Refused),
     /// It said nothing, or its line broke: it may have the session all the same.
     Silent(Refused),
-    /// The relay could not make the grant.
+    /// The relay could not make the grant, or keep it.
     Unsigned(Refused),
 }
 
@@ -86,6 +87,9 @@ pub(super) async fn deliver(
         let refused = Refused::new(Code::Internal, "the relay cannot sign a grant", "");
         NotTaken::Unsigned(refused)
     })?;
+    let key = shared.authority.grant_key();
+    let kept = shared.store.keep_grant(session, signed.clone(), key).await;
+    kept.map_err(|error| NotTaken::Unsigned(judge::store(error)))?;
     let (to_device, from_device) = exchange(line, &signed, record, early).await?;
     let kept = windows != ResumeWindows { interactive: 0, other: 0 };
     let opened = Opened {

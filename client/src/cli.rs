@@ -67,6 +67,8 @@ pub(crate) enum Command {
     User(commands::user::Args),
     /// Read the audit log, and prove that nobody has touched it
     Audit(commands::audit::Args),
+    /// Find what was typed or shown in any recorded session
+    Search(commands::search::Args),
     /// Write all evidence of a session to one file, or check such a file
     Evidence(commands::evidence::Args),
     /// Check everything between here and the relay

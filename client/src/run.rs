@@ -68,6 +68,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Device(args) => commands::device::run(context, args).await.map(done),
         Command::User(args) => commands::user::run(context, args).await.map(done),
         Command::Audit(args) => commands::audit::run(context, args).await,
+        Command::Search(args) => commands::search::run(context, args).await,
         Command::Evidence(args) => commands::evidence::run(context, args).await,
         Command::Doctor => commands::doctor::run(context).await,
         Command::Completions(args) => commands::completions::run(&args).map(done),

@@ -2,7 +2,8 @@
 //!
 //! Rooms of the HTTPS side: `config`, `init`, `store`, `ca`, `listen/https`, `api`, `login`,
 //! `enrol`, `audit`, `rate`. Its law: deny by default, record before acting, bound everything a
-//! peer can send. It holds no plaintext of any session.
+//! peer can send. It holds no plaintext of any session but what
+//! devices recorded of them without sealing it.
 
 pub mod api;
 pub mod audit;
@@ -21,6 +22,7 @@ pub mod recordings;
 mod reported;
 pub mod retention;
 pub mod run;
+mod search;
 mod secret;
 pub mod span;
 pub mod store;

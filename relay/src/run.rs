@@ -131,6 +131,7 @@ pub async fn run(
     for export in exports {
         keepers.spawn(export.run(store.clone(), background.clone()));
     }
+    keepers.spawn(Arc::clone(&api.search).keep(store.clone(), background.clone()));
     if let Some(witness) = witness {
         keepers.spawn(witness.keep(store.clone(), background.clone()));
     }

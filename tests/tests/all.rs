@@ -29,6 +29,8 @@ mod clones;
 mod compat;
 #[path = "all/every_way.rs"]
 mod every_way;
+#[path = "all/evidence.rs"]
+mod evidence;
 #[path = "all/fallback.rs"]
 mod fallback;
 #[path = "all/herds.rs"]

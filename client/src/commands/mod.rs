@@ -14,6 +14,7 @@ pub mod login;
 pub mod play;
 pub mod proxy;
 pub mod recording;
+pub mod search;
 mod session;
 pub mod sessions;
 pub mod shell;

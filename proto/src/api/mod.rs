@@ -8,6 +8,7 @@ mod evidence;
 mod log;
 mod recording;
 mod retention;
+mod search;
 mod session;
 
 pub use evidence::{
@@ -20,6 +21,7 @@ pub use log::{
 };
 pub use recording::Recording;
 pub use retention::{Hold, HoldRelease, HoldRequest, Reason, RecordingDeleted};
+pub use search::{MAX_SEARCH_HITS, MAX_SEARCH_TEXT, SearchAnswer, SearchHit, SearchRequest};
 pub use session::{KillRequest, Killed, Session};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +82,8 @@ pub mod path {
     pub const LOG_SESSION: &str = "/v1/audit/session";
     /// POST [`super::EvidenceRequest`] → [`super::Evidence`]. That it was asked for is recorded.
     pub const EVIDENCE: &str = "/v1/evidence";
+    /// POST [`super::SearchRequest`] → [`super::SearchAnswer`]. That it was asked is recorded.
+    pub const SEARCH: &str = "/v1/search";
 }
 
 /// What is refused with that has no path here. A client reads it to learn that a relay is older.

@@ -61,6 +61,7 @@ fn requests_of_the_first_release_are_read_strictly() {
     request::<api::KillRequest>("kill-request");
     request::<api::LogSessionRequest>("log-session-request");
     request::<api::EvidenceRequest>("evidence-request");
+    request::<api::SearchRequest>("search-request");
 }
 
 #[test]
@@ -86,6 +87,7 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::LogSession>("log-session");
     answer::<api::Evidence>("evidence");
     answer::<api::SessionFacts>("session-facts");
+    answer::<api::SearchAnswer>("search-answer");
 }
 
 #[test]
@@ -110,8 +112,11 @@ fn every_path_is_the_one_of_the_first_release() {
     );
     use api::path::{SESSION_KILL, SESSIONS};
     assert_eq!([SESSIONS, SESSION_KILL], ["/v1/sessions", "/v1/sessions/{session}/kill"]);
-    use api::path::{EVIDENCE, LOG_SESSION};
-    assert_eq!([LOG_SESSION, EVIDENCE], ["/v1/audit/session", "/v1/evidence"]);
+    use api::path::{EVIDENCE, LOG_SESSION, SEARCH};
+    assert_eq!(
+        [LOG_SESSION, EVIDENCE, SEARCH],
+        ["/v1/audit/session", "/v1/evidence", "/v1/search"]
+    );
     use api::path::{LOG_CHECKPOINT, LOG_CONSISTENCY, LOG_ENTRIES, LOG_INCLUSION};
     assert_eq!(
         [LOG_CHECKPOINT, LOG_ENTRIES, LOG_CONSISTENCY, LOG_INCLUSION],

@@ -194,6 +194,8 @@ pub(crate) fn api(data: &[u8]) {
     json::<api::LogSession>(data);
     json::<api::EvidenceRequest>(data);
     json::<api::Evidence>(data);
+    json::<api::SearchRequest>(data);
+    json::<api::SearchAnswer>(data);
     json::<belay_proto::evidence::Part>(data);
 }
 

@@ -14,6 +14,7 @@ mod kill;
 mod readings;
 mod recordings;
 mod retention;
+mod search;
 mod sessions;
 mod tokens;
 mod users;
@@ -38,6 +39,7 @@ use crate::login::{PasswordError, Passwords};
 use crate::presence::Presence;
 use crate::rate::{Allowance, Each};
 use crate::recordings::Recordings;
+use crate::search::Search;
 use crate::store::Store;
 use crate::{enrol, login};
 pub use answer::Failure;
@@ -63,6 +65,7 @@ pub struct Api {
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) strangers: Arc<Strangers>,
     pub(crate) recordings: Arc<Recordings>,
+    pub(crate) search: Arc<Search>,
     pub(crate) passwords: Passwords,
     pub(crate) login_limits: login::Limits,
     pub(crate) enrol_limits: enrol::Limits,
@@ -83,12 +86,14 @@ impl Api {
         presence: Arc<dyn Presence>,
         (strangers, recordings): (Arc<Strangers>, Arc<Recordings>),
     ) -> Result<Arc<Self>, PasswordError> {
+        let search = Search::new(Arc::clone(&recordings), authority.ca().clone());
         Ok(Arc::new(Self {
             store,
             authority,
             presence,
             strangers,
             recordings,
+            search,
             passwords: Passwords::new()?,
             login_limits: login::Limits::new(&config.login),
             enrol_limits: enrol::Limits::new(&config.enrol),
@@ -157,6 +162,7 @@ routes! {
     POST path::LOG_INCLUSION => audit::inclusion, Need::OneOf(&[AdminRight::ReadEvidence]);
     POST path::LOG_SESSION => evidence::log, Need::OneOf(&[AdminRight::ReadEvidence]);
     POST path::EVIDENCE => evidence::bundle, Need::OneOf(&[AdminRight::ReadEvidence]);
+    POST path::SEARCH => search::search, Need::OneOf(&[AdminRight::ReadEvidence]);
 }
 
 fn behind_the_gate<H, T>(

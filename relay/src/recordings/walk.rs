@@ -2,19 +2,21 @@
 //!
 //! What stands behind the last whole segment is being written, and left alone.
 
-use std::io;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::{fs, io};
 
 use belay_proto::audit::Digest;
 use belay_proto::evidence::Recorded;
 use belay_proto::ids::SessionId;
 use belay_proto::limits::MAX_FRAME;
 use belay_proto::recording::file::{Head, LENGTH, split};
-use belay_proto::recording::{Chain, ChainError, Segment};
+use belay_proto::recording::{Chain, ChainError, End, Segment};
 use belay_proto::wire::frame::{FrameError, decode_payload};
 use belay_tunnel::pki::{DeviceKey, SegmentKeyError};
 use rustls_pki_types::CertificateDer;
 
-use super::Recordings;
+use super::{Recordings, file};
 
 /// A recording is not what its device signed, or cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,25 @@ pub(crate) enum WalkError {
     /// No record is so long.
     #[error("something in it is no segment")]
     NoSegment,
+}
+
+impl Recordings {
+    /// Where they are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// All there are, and the length of each one's file in bytes.
+    pub(crate) fn sizes(&self) -> io::Result<BTreeMap<SessionId, u64>> {
+        let mut sizes = BTreeMap::new();
+        for session in file::newest(&self.dir, usize::MAX)? {
+            // One that was deleted meanwhile is none.
+            if let Ok(metadata) = fs::metadata(file::path(&self.dir, session)) {
+                sizes.insert(session, metadata.len());
+            }
+        }
+        Ok(sizes)
+    }
 }
 
 /// A recording being gone through.
@@ -95,6 +116,11 @@ impl<'a> Walk<'a> {
             }
             (self.at, self.held, self.used) = (from, page, 0);
         }
+    }
+
+    /// How it ended, as far as it was gone through.
+    pub(crate) const fn end(&self) -> Option<End> {
+        self.chain.end()
     }
 
     /// Bytes of the file that were gone through.

@@ -1,9 +1,9 @@
-//! Evidence of one session as the relay gives it, examined as an auditor does.
+//! Evidence of one session as the relay gives it, examined as an auditor does; and searching.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use std::time::Duration;
 
-use belay_proto::api::{Evidence, LogSession, SessionFacts};
+use belay_proto::api::{Evidence, LogSession, SearchAnswer, SessionFacts};
 use belay_proto::audit::{Checkpoint, Entry, VerifierKey, leaf_hash, seq_of};
 use belay_proto::evidence::{
     Anchors, Bundle, Issued, Keys, Manifest, Remark, Report, examine, from_base64, sha256,
@@ -223,4 +223,41 @@ async fn a_sessions_entries_are_all_there_with_proofs_and_reading_them_is_one_of
     let nobody = json!({"session": "0197a3c2-7a30-7cc1-9d0e-3f2a1b4c5d6e"});
     let answer = site.administer("POST", "/v1/evidence", Some(&nobody)).await;
     assert_eq!(answer.status, 400, "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_session_showed_is_found_by_its_text_and_the_search_is_on_record() {
+    let (site, id) = recorded(3).await;
+    let ask = |text: &str| json!({"text": text, "limit": 10, "since": null, "device": null, "user": null});
+    let mut found: Option<SearchAnswer> = None;
+    for _ in 0..200 {
+        let answer = site.administer("POST", "/v1/search", Some(&ask("RM -rf"))).await;
+        if answer.status == 200 {
+            found = Some(answer.json());
+            if found.as_ref().is_some_and(|found| !found.hits.is_empty()) {
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let found = found.unwrap();
+    assert_eq!(found.hits.len(), 1, "{found:?}");
+    let hit = &found.hits[0];
+    assert_eq!((hit.session, hit.track, hit.offset_ms), (id, 1, 10_000));
+    assert_eq!(hit.line, "$ sudo rm -rf /var/cache");
+    assert_eq!(
+        (hit.device.as_ref().unwrap().as_str(), hit.login.as_deref()),
+        ("pump", Some("support"))
+    );
+    assert!(found.complete && found.searched == 1 && found.sealed == 0);
+    let read = site.store.decisions(0).await.unwrap().pop().unwrap();
+    assert_eq!(read.kind, "evidence-read");
+    assert!(read.detail.unwrap().contains("a search of recordings for \"RM -rf\""));
+    for (text, device, limit) in [("", "pump", 10), ("x", "nothing", 10), ("x", "pump", 0)] {
+        let mut ask = ask(text);
+        ask["device"] = json!(device);
+        ask["limit"] = json!(limit);
+        let answer = site.administer("POST", "/v1/search", Some(&ask)).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad-request"), "{ask}");
+    }
 }

@@ -401,6 +401,13 @@ mod tests {
         let text = template(&address, "[::]:8443".parse().unwrap());
         let by_default = parse(&text).unwrap();
         assert_eq!(format!("{by_default:?}"), format!("{:?}", parse(LEAST).unwrap()));
+        // A block's lines can be uncommented as they stand.
+        let blocks = text.lines().skip_while(|line| !line.starts_with("# [[witness]]"));
+        let settings = blocks.filter_map(|line| line.strip_prefix("# "));
+        let settings = settings.filter(|line| line.starts_with("[[") || line.contains(" = "));
+        let uncommented: Vec<&str> = settings.collect();
+        toml::from_str::<toml::Table>(&uncommented.join("\n")).unwrap();
+        assert!(uncommented.len() > 12, "{uncommented:?}");
         let mut all = text.clone();
         for key in KEYS {
             let hidden = format!("# {key} = ");

@@ -37,9 +37,9 @@ pub const TEMPLATE: &str = r#"
 # a block for each, at the end of this file. What a witness has signed, not even whoever owns this
 # machine can replace by another history.
 # [[witness]]
-# url = "https://witness.example.com/"           add-checkpoint is below
-# key = "witness.example.com+0a1b2c3d+BA…"      its key, from whoever runs it
-# ca_file = "/etc/belay/witness-ca.pem"          whom to believe instead of the system's authorities
+# url = "https://witness.example.com/"  # add-checkpoint is below
+# key = "witness.example.com+0a1b2c3d+BA…"  # its key, from whoever runs it
+# ca_file = "/etc/belay/witness-ca.pem"  # whom to believe instead of the system's authorities
 "#;
 
 /// A block as it stands in the file.

@@ -22,17 +22,17 @@ pub const TEMPLATE: &str = r#"
 # receivers, at the end of this file. A block holds at most `batch` entries (4 KiB each at worst) in
 # memory. One that cannot be reached holds nothing up, is tried again, and goes on where it was.
 # [[export]]
-# name = "siem"                         its place is kept under this name: a-z, 0-9 and -
-# kind = "file"                         "file", "syslog", "webhook" or "otlp"
-# path = "/var/log/belay/audit.ndjson"  file: JSON lines; opened anew for each batch, so rename to rotate
-# to = "tcp://siem.example.com:601"     syslog (RFC 5424): udp://HOST:PORT, tcp://HOST:PORT, unix:/dev/log
-# facility = 13                         syslog: 0 to 23; 13 is "log audit"
-# url = "https://siem.example.com/in"   webhook: JSON lines; otlp: where /v1/logs is below
-# secret_file = "/etc/belay/webhook"    webhook: signs each request; otlp: a bearer token, if it wants one
-# ca_file = "/etc/belay/siem-ca.pem"    webhook, otlp: whom to believe instead of the system's authorities
-# from = "start"                        where a new one begins: "start" of the log, or "now"
-# batch = 256                           entries at a time, 1 to 1024
-# behind_seconds = 900                  not caught up for so long is put on record, 10 to 604800
+# name = "siem"  # its place is kept under this name: a-z, 0-9 and -
+# kind = "file"  # "file", "syslog", "webhook" or "otlp"
+# path = "/var/log/belay/audit.ndjson"  # file: JSON lines; opened anew for each batch, so rename to rotate
+# to = "tcp://siem.example.com:601"  # syslog (RFC 5424): udp://HOST:PORT, tcp://HOST:PORT, unix:/dev/log
+# facility = 13  # syslog: 0 to 23; 13 is "log audit"
+# url = "https://siem.example.com/in"  # webhook: JSON lines; otlp: where /v1/logs is below
+# secret_file = "/etc/belay/webhook"  # webhook: signs each request; otlp: a bearer token, if it wants one
+# ca_file = "/etc/belay/siem-ca.pem"  # webhook, otlp: whom to believe instead of the system's authorities
+# from = "start"  # where a new one begins: "start" of the log, or "now"
+# batch = 256  # entries at a time, 1 to 1024
+# behind_seconds = 900  # not caught up for so long is put on record, 10 to 604800
 "#;
 
 /// A block as it stands in the file.

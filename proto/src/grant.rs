@@ -13,7 +13,7 @@ use crate::ids::{DeviceId, SessionId, UserId};
 use crate::limits::MAX_GRANT_ITEMS;
 use crate::names::{Login, UserName};
 use crate::policy::Action;
-use crate::recording::obligation;
+use crate::recording::{RECIPIENTS_MAX, obligation};
 use crate::time::UnixTime;
 use crate::wire::frame::{FrameError, decode_payload};
 use crate::wire::open::ResumeWindows;
@@ -76,6 +76,11 @@ pub struct Grant {
     /// ([`crate::wire::control::capability::ATTACH`]).
     #[n(14)]
     pub anew: Option<bool>,
+    /// The auditors a recording is sealed to: age X25519 recipients, at most
+    /// [`crate::recording::RECIPIENTS_MAX`]. They come with the obligation
+    /// [`obligation::SEAL`], so that a device that does not know them refuses.
+    #[n(15)]
+    pub recipients: Option<Vec<String>>,
 }
 
 impl Grant {
@@ -174,6 +179,7 @@ impl SignedGrant {
         let obligations = grant.obligations.as_deref().unwrap_or_default();
         if grant.actions.len() > MAX_GRANT_ITEMS
             || obligations.len() > MAX_GRANT_ITEMS
+            || grant.recipients.as_ref().is_some_and(|named| named.len() > RECIPIENTS_MAX)
             || grant.open_by < grant.issued
             || grant.ends < grant.open_by
         {

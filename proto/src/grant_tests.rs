@@ -33,6 +33,7 @@ fn grant() -> Grant {
         resume: None,
         windows: None,
         anew: None,
+        recipients: None,
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use belay_proto::recording::Policy;
 use belay_proto::wire::open::ResumeWindows;
 use belay_tunnel::address::RelayAddress;
+use belay_tunnel::recording::recipients;
 use serde::Deserialize;
 
 use crate::audit::cosigner;
@@ -38,6 +40,14 @@ pub enum ConfigError {
         /// What is wrong.
         message: String,
     },
+    /// Recordings cannot be sealed to those named.
+    #[error("{file}: recording_recipients: {cause}")]
+    Recipients {
+        /// The file.
+        file: PathBuf,
+        /// Which of them, and why.
+        cause: String,
+    },
     /// A value is out of its range.
     #[error("{file}: {setting} is {got}; it must be {rule}")]
     Value {
@@ -67,6 +77,8 @@ pub struct Config {
     pub quic: Quic,
     /// Sessions at once.
     pub sessions: Sessions,
+    /// Whom recordings are sealed to: age recipients, checked. Empty: they are not sealed.
+    pub recipients: Arc<[String]>,
     /// The HTTPS side's bounds.
     pub https: Https,
     /// Allowances of enrolment.
@@ -158,6 +170,8 @@ macro_rules! settings {
             audit_checkpoints_to: Option<String>,
             recording: Option<String>,
             #[serde(default)]
+            recording_recipients: Vec<String>,
+            #[serde(default)]
             export: Vec<export::Block>,
             #[serde(default)]
             witness: Vec<cosigner::Block>,
@@ -200,7 +214,11 @@ macro_rules! settings {
                  # audit_checkpoints_to = \"/mnt/witness/checkpoints\"\n\n\
                  # Whether devices record sessions: \"best-effort\", which marks what could not be kept,\n\
                  # \"required\", which refuses or ends a session that cannot be recorded whole, or \"off\".\n\
-                 # recording = \"best-effort\"\n"
+                 # recording = \"best-effort\"\n\n\
+                 # Auditors' age public keys, 16 at most. With any, devices seal what they record to them:\n\
+                 # this relay cannot read it, and without one of their secret keys nobody ever can. A\n\
+                 # device that cannot seal does not record. Without any, recordings are not sealed.\n\
+                 # recording_recipients = [\"age1...\"]\n"
             );
             $(
                 text.push_str(concat!("\n", $("#", $doc, "\n",)*));
@@ -324,6 +342,16 @@ impl Config {
                 return Err(value("recording", other, rule));
             }
         };
+        if !read.recording_recipients.is_empty() {
+            recipients(&read.recording_recipients).map_err(|error| ConfigError::Recipients {
+                file: file.to_owned(),
+                cause: belay_proto::error_line::one_line(&error),
+            })?;
+            if recording == Policy::Off {
+                let rule = "\"best-effort\" or \"required\" where there are recording_recipients";
+                return Err(value("recording", "off", rule));
+            }
+        }
         let n = read.numbers(file)?;
         let bad =
             |(setting, got, rule)| ConfigError::Value { file: file.to_owned(), setting, got, rule };
@@ -350,6 +378,7 @@ impl Config {
                 },
                 recording,
             },
+            recipients: read.recording_recipients.into(),
             https: Https {
                 connections: n.https_connections as usize,
                 connections_per_source: n.https_connections_per_source as usize,
@@ -438,6 +467,12 @@ mod tests {
         assert_eq!(policy("recording = \"best-effort\"").unwrap(), Policy::BestEffort);
         assert_eq!(policy("recording = \"required\"").unwrap(), Policy::Required);
         assert_eq!(policy("recording = \"off\"").unwrap(), Policy::Off);
+        let audrey = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+        let sealed = format!("{LEAST}recording_recipients = [\"{audrey}\"]\n");
+        assert_eq!(*parse(&sealed).unwrap().recipients, [audrey.to_owned()]);
+        let mistyped = parse(&sealed.replace("ql3z", "ql3y")).unwrap_err().to_string();
+        assert!(mistyped.contains("mistyped") && mistyped.contains("age1ql3y"), "{mistyped}");
+        assert!(parse(&format!("{sealed}recording = \"off\"\n")).is_err());
         let line = policy("recording = \"on\"").unwrap_err().to_string();
         assert!(line.contains("recording is \"on\""), "{line}");
     }

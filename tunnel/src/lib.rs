@@ -4,7 +4,8 @@
 //! streams, `framed` puts one message on a stream, `https` asks the
 //! relay one question, `private_file` keeps secrets on disk, `reach` notices that the
 //! other end cannot be reached and tries until it can, `probe`
-//! finds out what the network does on the way. Nothing here knows what a session is, and nothing above asks which carrier is in use.
+//! finds out what the network does on the way, `recording` packs what is in segments. Nothing here knows what a
+//! session is, and nothing above asks which carrier is in use.
 
 pub mod address;
 pub mod carrier;
@@ -17,5 +18,6 @@ pub mod private_file;
 pub mod probe;
 pub mod proxy;
 pub mod reach;
+pub mod recording;
 pub mod stream;
 pub mod tls;

@@ -251,7 +251,7 @@ async fn dial(wanted: &Wanted) -> Result<Carrier, LineError> {
 fn capabilities(agent: &Agent) -> Vec<String> {
     let mut all = vec![capability::ATTACH.to_owned()];
     if agent.spool.is_some() {
-        all.push(capability::RECORD.to_owned());
+        all.extend([capability::RECORD, capability::SEAL].map(str::to_owned));
     }
     all
 }

@@ -277,6 +277,7 @@ fn order(grant: &Grant, agent: &Agent) -> anyhow::Result<WorkerOrder> {
         expires_at: grant.ends.0,
         obligations: obligations(grant, agent),
         env: Vec::new(),
+        recipients: grant.recipients.clone().unwrap_or_default(),
         // A relay that names none lets nobody come back.
         windows: grant.windows.unwrap_or(ResumeWindows { interactive: 0, other: 0 }),
     })

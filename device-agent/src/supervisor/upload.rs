@@ -1,6 +1,6 @@
 //! Bringing the spool to the relay: a stream of the line's own, segment after segment.
 //!
-//! Little is on its way at once, so that it harms no session. What was sent and not answered when
+//! Little is on its way at once, and it waits for the line's sessions, so that it harms none. What was sent and not answered when
 //! the line ends is sent again over the next one, and the relay keeps it once.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -101,6 +101,8 @@ impl Way<'_> {
     async fn send(&mut self, Offer { session, number, signed }: Offer) -> Result<(), UploadError> {
         self.on_the_way.push_back((session, signed.len()));
         self.sent.insert(session, number + 1);
+        // Sessions go first, until what waits here has to.
+        self.send.yields(!self.spool.is_filling());
         framed::write(&mut self.send, &Upload { segment: Some(signed.into()) }).await?;
         Ok(())
     }

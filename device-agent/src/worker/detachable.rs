@@ -37,7 +37,7 @@ pub(super) struct Moorings {
 }
 
 /// Serves the session to its end.
-pub(super) async fn serve(session: Session, moorings: Moorings) -> anyhow::Result<()> {
+pub(super) async fn serve(mut session: Session, moorings: Moorings) -> anyhow::Result<()> {
     let listener = std::os::unix::net::UnixListener::from(moorings.listener);
     listener.set_nonblocking(true)?;
     let listener = UnixListener::from_std(listener).context("the door cannot be watched")?;
@@ -49,7 +49,7 @@ pub(super) async fn serve(session: Session, moorings: Moorings) -> anyhow::Resul
     let (lines, new_lines) = mpsc::channel(1);
     let recorder = Recorder::new(session.recording);
     let permits = Permits::new();
-    let scribe = Scribe::new(&recorder, permits.clone());
+    let scribe = Scribe::new(&recorder, permits.clone(), session.sealer.take());
     let events = Events::new(sender, recorder.clone());
     // Whom nobody may come back to leaves no terminal behind.
     let terminals = Terminals::new(events.clone(), moorings.windows.interactive > 0);

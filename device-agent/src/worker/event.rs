@@ -185,6 +185,11 @@ pub struct Recorded {
     pub end: Option<bool>,
     #[n(6)]
     pub payload: minicbor::bytes::ByteVec,
+    #[n(7)]
+    pub sealed: Option<bool>,
+    /// The recording's key, wrapped for its auditors.
+    #[n(8)]
+    pub key: Option<minicbor::bytes::ByteVec>,
 }
 
 impl std::fmt::Debug for Recorded {

@@ -114,16 +114,16 @@ pub const LISTENERS_MAX: usize = 16;
 /// screen of editors, and for the scrollback.
 pub const TERMINALS_MAX: usize = CHANNELS_MAX;
 
-/// Text of one track that is a segment by itself.
+/// Text of one track that is a frame by itself.
 pub const RECORD_SEGMENT: usize = 48 * 1024;
 
-/// Text of all tracks that waits to be made segments of, before programs wait; twice of it at most
-/// where they do not.
-pub const RECORD_AHEAD: usize = 256 * 1024;
+/// Text of all tracks that waits to be compressed, before programs wait; twice of it at most where
+/// they do not. With a frame's text, the compressor (about 200 KiB), the open segment and those
+/// below, a session's recording stays within 1 MiB.
+pub const RECORD_AHEAD: usize = 160 * 1024;
 
-/// Segments told to the supervisor and not yet heard: each has up to 60 KiB, and a third of that as
-/// a rule.
-pub const RECORD_UNHEARD: usize = 8;
+/// Segments told to the supervisor and not yet heard: each has up to 63 KiB.
+pub const RECORD_UNHEARD: usize = 4;
 
 /// How long the last segments may take to be taken when a session ends.
 pub const RECORD_LAST: Duration = Duration::from_secs(5);

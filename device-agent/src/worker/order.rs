@@ -45,6 +45,8 @@ pub struct WorkerOrder {
     /// How long the session may be without a client. Zero: it ends with its
     /// first attachment.
     pub windows: ResumeWindows,
+    /// The auditors what is recorded is sealed to.
+    pub recipients: Vec<String>,
 }
 
 /// Why an order could not be read or is refused.
@@ -93,6 +95,8 @@ struct Wire {
     env: Option<Vec<(String, String)>>,
     #[n(11)]
     windows: Option<ResumeWindows>,
+    #[n(12)]
+    recipients: Option<Vec<String>>,
 }
 
 impl WorkerOrder {
@@ -114,6 +118,7 @@ impl WorkerOrder {
             obligations: Some(self.obligations.clone()),
             env: Some(self.env.clone()),
             windows: Some(self.windows),
+            recipients: (!self.recipients.is_empty()).then(|| self.recipients.clone()),
         };
         // Sized first, so that no reallocation leaves a copy of the key behind.
         let mut out = Zeroizing::new(Vec::with_capacity(CONTROL_FRAME_MAX));
@@ -149,6 +154,7 @@ impl WorkerOrder {
             obligations: wire.obligations.unwrap_or_default(),
             env: wire.env.unwrap_or_default(),
             windows: wire.windows.unwrap_or(ResumeWindows { interactive: 0, other: 0 }),
+            recipients: wire.recipients.unwrap_or_default(),
         };
         order.check()?;
         Ok(order)
@@ -215,6 +221,7 @@ mod tests {
             obligations: vec![],
             env: vec![("A".into(), "b".into())],
             windows: ResumeWindows::default(),
+            recipients: vec![],
         }
     }
 

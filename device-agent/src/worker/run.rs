@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use belay_proto::recording::Policy;
+use belay_proto::ids::SessionId;
+use belay_proto::recording::{Policy, obligation};
+use belay_tunnel::recording::{Sealer, recipients};
 use clap::Args;
 use nix::unistd::Uid;
 use russh::keys::ssh_key::PublicKey;
@@ -85,6 +87,8 @@ pub(super) struct Session {
     pub(super) host_certificate: Option<Certificate>,
     pub(super) account: Account,
     pub(super) recording: Policy,
+    /// What is recorded is sealed by it.
+    pub(super) sealer: Option<Sealer>,
 }
 
 fn supervised() -> anyhow::Result<()> {
@@ -150,7 +154,20 @@ fn prepare(order: &WorkerOrder) -> anyhow::Result<Session> {
     };
     let account = take_on(&terms.login)?;
     let recording = Policy::of(&order.obligations);
-    Ok(Session { terms, host_key, host_certificate, account, recording })
+    let sealer = sealer(order, recording)?;
+    Ok(Session { terms, host_key, host_certificate, account, recording, sealer })
+}
+
+/// Nothing is recorded in plain where sealing was asked for: without auditors there is no session.
+fn sealer(order: &WorkerOrder, recording: Policy) -> anyhow::Result<Option<Sealer>> {
+    let wanted = order.obligations.iter().any(|named| named == obligation::SEAL);
+    if recording == Policy::Off || (!wanted && order.recipients.is_empty()) {
+        return Ok(None);
+    }
+    let recipients = recipients(&order.recipients).context(
+        "the recording is to be sealed, and the relay names nobody it could be sealed to",
+    )?;
+    Ok(Some(Sealer::new(SessionId::from_uuid(order.session), &recipients)?))
 }
 
 fn take_on(login: &str) -> anyhow::Result<Account> {
@@ -170,7 +187,7 @@ fn on_stdio(args: &StdioArgs) -> anyhow::Result<()> {
     tracing::debug!(event = ?started(&account));
     // Nobody is there who could keep a recording.
     let recording = Policy::Off;
-    let session = Session { terms, host_key, host_certificate, account, recording };
+    let session = Session { terms, host_key, host_certificate, account, recording, sealer: None };
     runtime()?.block_on(serve_pipes(session, input, output))
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn order() -> WorkerOrder {
         obligations: vec![],
         env: vec![("SITE".into(), "oslo".into())],
         windows: WINDOWS,
+        recipients: vec![],
     }
 }
 

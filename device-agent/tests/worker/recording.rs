@@ -1,6 +1,7 @@
 //! What a worker tells of a session that is to be recorded.
 
 use belay_agent::worker::{Recorded, WorkerEvent, WorkerOrder};
+use belay_tunnel::recording::unpack_payload;
 use russh::ChannelMsg;
 use tokio::time::timeout;
 
@@ -33,12 +34,8 @@ async fn segments(device: &mut Device) -> Vec<Recorded> {
 fn shown(all: &[Recorded], track: u32, code: &str) -> String {
     let mut text = String::new();
     for recorded in all.iter().filter(|recorded| recorded.track == track) {
-        let bytes = if recorded.compressed == Some(true) {
-            zstd::bulk::decompress(&recorded.payload, 64 * 1024).unwrap()
-        } else {
-            recorded.payload.to_vec()
-        };
-        text.push_str(std::str::from_utf8(&bytes).unwrap());
+        let compressed = recorded.compressed == Some(true);
+        text.push_str(&unpack_payload(&recorded.payload, compressed).unwrap());
     }
     let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     let events = lines.skip(1).filter(|event| event[1] == code);

@@ -6,6 +6,7 @@
 //! does not know a code passes over the event, as the format asks, so every track plays in other
 //! people's players.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::time::UnixTime;
@@ -84,10 +85,13 @@ impl Header<'_> {
     }
 }
 
-/// Appends an event's line. `after` is the time since the track's event before.
+/// Appends an event's line. `after` is the time since the track's event before, and is told in whole
+/// milliseconds: whoever calls subtracts two times that were cut to milliseconds, so that nothing adds
+/// up.
 pub fn event(after: Duration, code: Code, text: &str, out: &mut String) {
-    let (seconds, micros) = (after.as_secs(), after.subsec_micros());
-    out.push_str(&format!("[{seconds}.{micros:06},\"{}\",", code.letter()));
+    let (seconds, millis) = (after.as_secs(), after.subsec_millis());
+    // Writing to a string does not fail.
+    write!(out, "[{seconds}.{millis:03},\"{}\",", code.letter()).ok();
     string(text, out);
     out.push_str("]\n");
 }
@@ -100,25 +104,32 @@ pub const fn longest_line(text: usize) -> usize {
 /// Appends a JSON string (RFC 8259 §7).
 pub fn string(text: &str, out: &mut String) {
     out.push('"');
-    let mut plain = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        // Both ends are at ASCII characters, so at boundaries.
-        out.push_str(text.get(plain..at).unwrap_or_default());
-        plain = at + 1;
-        match byte {
+    let mut rest = text;
+    // What is found is ASCII, so both ends are boundaries of characters.
+    while let Some(at) = rest.bytes().position(is_escaped) {
+        let (plain, from) = rest.split_at(at);
+        out.push_str(plain);
+        let mut bytes = from.bytes();
+        match bytes.next().unwrap_or_default() {
             b'"' => out.push_str("\\\""),
             b'\\' => out.push_str("\\\\"),
             b'\n' => out.push_str("\\n"),
             b'\r' => out.push_str("\\r"),
             b'\t' => out.push_str("\\t"),
-            control => out.push_str(&format!("\\u{control:04x}")),
+            control => {
+                out.push_str("\\u00");
+                let digits = [control >> 4, control & 0xf];
+                out.extend(digits.iter().filter_map(|digit| char::from_digit((*digit).into(), 16)));
+            }
         }
+        rest = from.get(1..).unwrap_or_default();
     }
-    out.push_str(text.get(plain..).unwrap_or_default());
+    out.push_str(rest);
     out.push('"');
+}
+
+const fn is_escaped(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 /// A fact: one JSON object, made field by field. Every fact has `what`.
@@ -204,13 +215,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_event_is_one_bounded_line_that_reads_back(text: String, micros in 0_u64..1 << 40) {
+        fn an_event_is_one_bounded_line_that_reads_back(text: String, millis in 0_u64..1 << 40) {
             let mut out = String::new();
-            event(Duration::from_micros(micros), Code::Output, &text, &mut out);
+            event(Duration::from_millis(millis), Code::Output, &text, &mut out);
             prop_assert_eq!(out.lines().count(), 1);
             prop_assert!(out.len() <= longest_line(text.len()));
             let read: (f64, String, String) = serde_json::from_str(&out).unwrap();
-            prop_assert!((read.0 - micros as f64 / 1e6).abs() < 1e-6);
+            prop_assert!((read.0 - millis as f64 / 1e3).abs() < 1e-3);
             prop_assert_eq!(read.1, "o");
             prop_assert_eq!(read.2, text);
         }

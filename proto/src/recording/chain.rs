@@ -1,7 +1,7 @@
 //! Whether segments are what a device signed, all of them, in its order.
 
 use super::segment::{End, Segment, SignedSegment, VERSION, digest, signed_bytes};
-use super::{PAYLOAD_MAX, SEGMENTS_MAX};
+use super::{KEY_MAX, PAYLOAD_MAX, SEGMENTS_MAX};
 use crate::grant::VerifySignature;
 use crate::ids::{DeviceId, SessionId};
 use crate::wire::frame::{FrameError, decode_payload};
@@ -172,7 +172,8 @@ impl Chain {
         if segment.device != self.device {
             return Err(ChainError::OtherDevice { number, device: segment.device });
         }
-        if segment.payload.len() > PAYLOAD_MAX || number >= SEGMENTS_MAX {
+        let key = segment.key.as_ref().map_or(0, |key| key.len());
+        if segment.payload.len() > PAYLOAD_MAX || key > KEY_MAX || number >= SEGMENTS_MAX {
             return Err(ChainError::TooMuch(number));
         }
         if self.end.is_some() {

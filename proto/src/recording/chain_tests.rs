@@ -48,6 +48,7 @@ fn recording(of: SessionId, numbers: &[u64]) -> Vec<Vec<u8>> {
                 sealed: None,
                 end: (Some(*number) == last).then_some(End::Whole),
                 payload: format!("segment {number}").into_bytes().into(),
+                key: None,
             };
             before = digest(&minicbor::to_vec(&segment).unwrap());
             sign(&segment)

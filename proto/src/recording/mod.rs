@@ -26,19 +26,43 @@ use std::time::Duration;
 /// The session's own track.
 pub const SESSION_TRACK: u32 = 0;
 
-/// Longest text of one segment in bytes, before compression. Text that does not compress grows by
-/// 300 bytes at most (zstd's own bound), and what is around it takes 200: a segment fits a frame
-/// ([`crate::limits::MAX_FRAME`]).
-pub const TEXT_MAX: usize = 60 * 1024;
+/// Longest text of one segment in bytes, before compression: eight times the longest payload, which
+/// ordinary output reaches and a bomb does not exceed.
+pub const TEXT_MAX: usize = 512 * 1024;
 
-/// Longest payload of a segment, as stored.
+/// Longest text of one frame in a payload. Text that does not compress grows by 300 bytes at most
+/// (zstd's own bound), so that a frame always fits a payload.
+pub const FRAME_TEXT_MAX: usize = 60 * 1024;
+
+/// Longest payload of a segment, as stored. What is around it takes 200 bytes, and a
+/// [`Segment::key`] its own: a segment fits a frame ([`crate::limits::MAX_FRAME`]).
 pub const PAYLOAD_MAX: usize = 63 * 1024;
+
+/// A zstd dictionary (RFC 8878 §5), for segments of a few keys: their lines have much in common with
+/// what people type everywhere, and little with each other. Frozen; another one gets another id.
+pub const DICTIONARY: &[u8] = include_bytes!("dictionary-1.bin");
+
+/// Its id, which a frame that needs it names.
+pub const DICTIONARY_ID: u32 = 1;
+
+/// Auditors a recording is sealed to, at most.
+pub const RECIPIENTS_MAX: usize = 16;
+
+/// Longest [`Segment::key`]: that many stanzas of age's take half of it.
+pub const KEY_MAX: usize = 4 * 1024;
+
+/// A sealed recording repeats its key so often, in segments, and in its first: one of them that is
+/// lost takes none of the others with it.
+pub const KEY_EVERY: u64 = 64;
+
+/// What is bound to a sealed payload begins with this; session, number and track follow.
+pub const SEALED_DOMAIN: &[u8] = b"belay sealed segment v1\0";
 
 /// What a device may hold back before it closes a segment.
 pub const SEGMENT_TIME: Duration = Duration::from_secs(3);
 
 /// Longest recording in segments. At one segment in 3 s this is 145 days; a flood closes one each
-/// 60 KiB, and this is then 240 GiB of text.
+/// 60 KiB of payload, and this is then 240 GiB.
 pub const SEGMENTS_MAX: u64 = 1 << 22;
 
 /// What a grant may oblige a device to ([`crate::grant::Grant::obligations`]).
@@ -47,8 +71,10 @@ pub mod obligation {
     pub const RECORD: &str = "record";
     /// Record it whole, or end it.
     pub const RECORD_REQUIRED: &str = "record-required";
+    /// What is recorded is sealed to [`crate::grant::Grant::recipients`], or it is not recorded.
+    pub const SEAL: &str = "seal";
     /// Those this build knows.
-    pub const KNOWN: [&str; 2] = [RECORD, RECORD_REQUIRED];
+    pub const KNOWN: [&str; 3] = [RECORD, RECORD_REQUIRED, SEAL];
 }
 
 /// How much hangs on a session's recording.

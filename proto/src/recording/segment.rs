@@ -57,7 +57,7 @@ pub struct Segment {
     /// The payload is a zstd frame (RFC 8878) of the text.
     #[n(8)]
     pub compressed: Option<bool>,
-    /// The payload is encrypted to the auditors.
+    /// The payload is encrypted to auditors, after it was compressed.
     #[n(9)]
     pub sealed: Option<bool>,
     /// Nothing follows.
@@ -66,6 +66,10 @@ pub struct Segment {
     /// Lines of asciicast v3.
     #[n(11)]
     pub payload: ByteVec,
+    /// The key of a sealed recording, 32 bytes, as an age file (<https://age-encryption.org/v1>) for
+    /// its auditors. The same key in all segments that have one.
+    #[n(12)]
+    pub key: Option<ByteVec>,
 }
 
 /// A segment and its signature, as sent and stored.

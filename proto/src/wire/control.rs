@@ -19,6 +19,8 @@ pub mod capability {
     pub const ATTACH: &str = "attach";
     /// A device that records sessions ([`crate::recording`]), and a relay that takes recordings.
     pub const RECORD: &str = "record";
+    /// A device that seals what it records ([`crate::recording::obligation::SEAL`]).
+    pub const SEAL: &str = "seal";
 }
 
 /// The dialler's first message. Who it is stands in its certificate, not here.

@@ -87,6 +87,7 @@ pub(crate) fn grant() -> Grant {
         resume: None,
         windows: None,
         anew: None,
+        recipients: None,
     }
 }
 
@@ -218,6 +219,11 @@ fn opening() -> Vec<Sample> {
     let second = Opened { stream: Some(2), ..resumable.clone() };
     let resuming = Grant { resume: Some(true), windows, ..grant() };
     let anew = Grant { anew: Some(true), ..resuming.clone() };
+    let sealing = Grant {
+        obligations: Some(vec!["record".into(), "seal".into()]),
+        recipients: Some(vec![format!("age1{}", "q".repeat(58))]),
+        ..grant()
+    };
     let obliged = Grant { obligations: Some(vec!["record".into()]), ..grant() };
     let (no, yes) = (Some(refused()), Some(Accepted {}));
     vec![
@@ -244,6 +250,7 @@ fn opening() -> Vec<Sample> {
         sample("grant", "Grant: what is signed, its domain string not in it", grant()),
         sample("grant-obliged", "Grant with an obligation", obliged),
         sample("grant-resume", "Grant to take a session up again", resuming),
+        sample("grant-sealing", "Grant that obliges to seal a recording", sealing),
         sample("grant-anew", "Grant to give a session a fresh stream", anew),
         sample("signed-grant", "SignedGrant", signed_grant()),
         sample("deliver", "Deliver", Deliver { grant: signed.into() }),
@@ -274,11 +281,13 @@ pub(crate) fn segment() -> Segment {
         sealed: None,
         end: None,
         payload: b"[0.000001,\"o\",\"$ \"]\n".to_vec().into(),
+        key: None,
     }
 }
 
 fn recordings() -> Vec<Sample> {
     let sealed = Segment { sealed: Some(true), end: Some(End::Cut), ..segment() };
+    let keyed = Segment { key: Some(b"age-encryption.org/v1\n".to_vec().into()), ..sealed.clone() };
     let encoded = minicbor::to_vec(segment()).unwrap();
     let signed = SignedSegment { segment: encoded.into(), signature: vec![9; 70].into() };
     let upload = Upload { segment: Some(minicbor::to_vec(&signed).unwrap().into()) };
@@ -292,6 +301,7 @@ fn recordings() -> Vec<Sample> {
             segment(),
         ),
         sample("segment-end", "Segment, sealed, with which a recording ends that was cut", sealed),
+        sample("segment-key", "Segment of a sealed recording, with its key", keyed),
         sample("signed-segment", "SignedSegment", signed),
         sample("opening", "Opening of a stream for recordings", opening),
         sample("upload", "Upload of a segment", upload),

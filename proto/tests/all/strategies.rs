@@ -194,6 +194,7 @@ pub(crate) fn deliver_answer() -> impl Strategy<Value = DeliverAnswer> {
 pub(crate) fn grant() -> impl Strategy<Value = Grant> {
     let who = (uuid(), uuid(), uuid(), user_name(), login());
     let again = (any::<Option<bool>>(), option::of(windows()), any::<Option<bool>>());
+    let again = (again.0, again.1, again.2, any::<Option<Vec<String>>>());
     let what = (text(), vec(text(), 0..5), any::<Option<Vec<String>>>(), again);
     (any::<u16>(), who, what, (time(), time(), time())).prop_map(
         |(version, (session, device, user, user_name, login), what, (issued, open_by, ends))| {
@@ -213,6 +214,7 @@ pub(crate) fn grant() -> impl Strategy<Value = Grant> {
                 resume: what.3.0,
                 windows: what.3.1,
                 anew: what.3.2,
+                recipients: what.3.3,
             }
         },
     )

@@ -38,13 +38,15 @@ pub struct Limits {
     pub windows: ResumeWindows,
     /// Whether sessions are recorded.
     pub recording: Policy,
+    /// Whom recordings are sealed to; nobody: they are not.
+    pub recipients: Arc<[String]>,
     /// How long running sessions may go on after the relay was told to stop.
     pub drain: Duration,
 }
 
 impl Limits {
     /// Of a configuration.
-    pub const fn of(config: &Config) -> Self {
+    pub fn of(config: &Config) -> Self {
         Self {
             strangers: config.quic.strangers,
             retry_above: config.quic.retry_above,
@@ -54,6 +56,7 @@ impl Limits {
             sessions_per_user: config.sessions.per_user,
             windows: config.sessions.windows,
             recording: config.sessions.recording,
+            recipients: Arc::clone(&config.recipients),
             drain: config.drain,
         }
     }

@@ -12,12 +12,12 @@ use std::time::UNIX_EPOCH;
 
 use belay_proto::ids::SessionId;
 use belay_proto::recording::{End, Segment, SignedSegment};
-use belay_proto::refusal::Refused;
+use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::wire::frame::decode_payload;
 
 use super::receive::Desk;
-use super::{Kept, Recordings, file};
+use super::{Recordings, file};
 use crate::store::{EventKind, Remains, SessionRecord};
 
 /// A recording that is being deleted. Nothing is added to it while this lives.
@@ -163,23 +163,27 @@ impl Recordings {
     }
 }
 
-/// A segment of a recording that was deleted: its device was away so long. It is acknowledged, so
-/// that the device lets go of it, and on record once. `None` when the recording was not deleted.
+/// Whether a session's recording was deleted.
+pub(super) async fn is_gone(record: &SessionRecord, desk: &Desk) -> Result<bool, Refused> {
+    let tombstone = desk.store.tombstone(record.id).await.map_err(|error| Refused::from(&error))?;
+    Ok(tombstone.is_some())
+}
+
+/// A segment of a recording that was deleted: its device was away so long. It is acknowledged by its
+/// number, so that the device lets go of it, and on record once.
 pub(super) async fn late(
     record: &SessionRecord,
     signed: &[u8],
     desk: &Desk,
-) -> Result<Option<Kept>, Refused> {
+) -> Result<u64, Refused> {
     let store = |error| Refused::from(&error);
-    let Some(tombstone) = desk.store.tombstone(record.id).await.map_err(store)? else {
-        return Ok(None);
-    };
-    let segment = decode_payload::<SignedSegment>(signed)
-        .ok()
-        .and_then(|signed| decode_payload::<Segment>(&signed.segment).ok());
-    let Some(number) = segment.map(|segment| segment.number) else { return Ok(None) };
-    let detail = format!("from segment {number} on, not kept; {}", tombstone.why);
+    let unreadable = || Refused::new(Code::BadRequest, "a segment cannot be read", "");
+    let signed: SignedSegment = decode_payload(signed).map_err(|_| unreadable())?;
+    let segment: Segment = decode_payload(&signed.segment).map_err(|_| unreadable())?;
+    let number = segment.number;
+    let why = desk.store.tombstone(record.id).await.map_err(store)?.map(|stone| stone.why);
+    let detail = format!("from segment {number} on, not kept; {}", why.unwrap_or_default());
     let event = record.event(EventKind::RecordingLate).detail(&detail);
     desk.store.late_segment(record.id, event).await.map_err(store)?;
-    Ok(Some(Kept { number, head: [0; 32], end: None, again: true }))
+    Ok(number)
 }

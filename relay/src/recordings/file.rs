@@ -33,16 +33,16 @@ fn day(session: SessionId) -> String {
     day.unwrap_or_else(|| UNDATED.to_owned())
 }
 
-/// A recording that grows.
+/// Where a recording stands that grows. It holds no file open: there are as many of these as there are
+/// sessions.
 #[derive(Debug)]
 pub(super) struct Tail {
-    file: File,
     length: u64,
     chain: Chain,
 }
 
 impl Tail {
-    /// Opens or begins it. What was half written when the power went is cut off.
+    /// Looks at it, or begins it. What was half written when the power went is cut off.
     pub(super) fn open(dir: &Path, session: SessionId, key: &DeviceKey) -> io::Result<Self> {
         let path = path(dir, session);
         let folder = path.parent().unwrap_or(dir);
@@ -58,7 +58,7 @@ impl Tail {
                 File::open(folder)?.sync_all()?;
             }
         }
-        let file = OpenOptions::new().read(true).write(true).mode(0o600).open(&path)?;
+        let file = writable(&path)?;
         let found = last(&file)?.ok_or_else(|| io::Error::other("it does not begin as one"))?;
         if found.length < file.metadata()?.len() {
             tracing::warn!(%session, "a recording's last segment was half written, and is cut off");
@@ -70,46 +70,69 @@ impl Tail {
             }
             None => Chain::new(session, key.device()),
         };
-        Ok(Self { file, length: found.length, chain })
+        Ok(Self { length: found.length, chain })
     }
 
-    /// Keeps the next segment.
+    /// Keeps the next segments, all with one write that is brought to the disk once. The answers are
+    /// in their order.
     pub(super) fn keep(
         &mut self,
+        dir: &Path,
         session: SessionId,
         key: &DeviceKey,
-        signed: &[u8],
-    ) -> Result<Kept, KeepError> {
+        segments: &[Vec<u8>],
+    ) -> Vec<Result<Kept, KeepError>> {
         if key.device() != self.chain.device() {
-            return Err(KeepError::Foreign(session));
+            return segments.iter().map(|_| Err(KeepError::Foreign(session))).collect();
         }
-        let mut chain = self.chain.clone();
-        if number(signed).is_some_and(|number| number < chain.next()) {
-            return Ok(self.kept(true));
-        }
-        chain.take(signed, key)?;
-        let mut bytes = Vec::with_capacity(signed.len() + 2 * LENGTH);
-        append(signed, &mut bytes);
-        let written =
-            self.file.write_all_at(&bytes, self.length).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
-            // What of it is there is not acknowledged, and must not be in the way.
-            if let Err(error) = self.file.set_len(self.length) {
-                tracing::warn!(%session, %error, "half a segment is left behind");
+        let (mut chain, mut bytes) = (self.chain.clone(), Vec::new());
+        let judged = segments.iter().map(|signed| {
+            let again = number(signed).is_some_and(|number| number < chain.next());
+            if !again {
+                chain.take(signed, key)?;
+                append(signed, &mut bytes);
             }
-            let full = error.kind() == io::ErrorKind::StorageFull;
-            return Err(if full { KeepError::Full } else { KeepError::Disk(session, error) });
+            Ok(kept(&chain, again))
+        });
+        let judged: Vec<_> = judged.collect();
+        if let Err(error) = self.write(dir, session, &bytes) {
+            let failed = || {
+                if error.kind() == io::ErrorKind::StorageFull {
+                    return KeepError::Full;
+                }
+                KeepError::Disk(session, io::Error::new(error.kind(), error.to_string()))
+            };
+            // None of them: what one that came again is answered with may be among the others.
+            return judged.into_iter().map(|one| one.and_then(|_| Err(failed()))).collect();
         }
-        self.length += bytes.len() as u64;
         self.chain = chain;
-        Ok(self.kept(false))
+        judged
     }
 
-    fn kept(&self, again: bool) -> Kept {
-        let chain = &self.chain;
-        let number = chain.next().saturating_sub(1);
-        Kept { number, head: chain.head(), end: chain.end(), again }
+    fn write(&mut self, dir: &Path, session: SessionId, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let file = writable(&path(dir, session))?;
+        if let Err(error) = file.write_all_at(bytes, self.length).and_then(|()| file.sync_data()) {
+            // What of it is there is not acknowledged, and must not be in the way.
+            if let Err(error) = file.set_len(self.length) {
+                tracing::warn!(%session, %error, "half a segment is left behind");
+            }
+            return Err(error);
+        }
+        self.length += bytes.len() as u64;
+        Ok(())
     }
+}
+
+fn kept(chain: &Chain, again: bool) -> Kept {
+    let number = chain.next().saturating_sub(1);
+    Kept { number, head: chain.head(), end: chain.end(), again }
+}
+
+fn writable(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).mode(0o600).open(path)
 }
 
 /// The number a segment says it has.

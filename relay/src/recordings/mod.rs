@@ -33,7 +33,7 @@ pub(crate) use walk::{Walk, WalkError};
 /// The directory in the data directory.
 const DIR: &str = "recordings";
 
-/// Files written and synced at a time. A disk takes no more at once either.
+/// Files open, written and synced at a time. A disk takes no more at once either.
 const WRITERS: usize = 16;
 
 /// What recordings leave free on their file system: the record of decisions is on it as well.
@@ -128,18 +128,44 @@ impl Recordings {
         key: &Arc<DeviceKey>,
         signed: Vec<u8>,
     ) -> Result<Kept, KeepError> {
+        let kept = self.keep_all(session, key, vec![signed]).await;
+        let lost = || KeepError::Disk(session, io::Error::other("a segment had no answer"));
+        kept.into_iter().next().unwrap_or_else(|| Err(lost()))
+    }
+
+    /// Keeps segments of a session that came together; returns once they are on the disk, with an
+    /// answer for each.
+    pub async fn keep_all(
+        self: &Arc<Self>,
+        session: SessionId,
+        key: &Arc<DeviceKey>,
+        segments: Vec<Vec<u8>>,
+    ) -> Vec<Result<Kept, KeepError>> {
         let _turn = self.writers.acquire().await;
-        let (all, key) = (Arc::clone(self), Arc::clone(key));
-        let kept = tokio::task::spawn_blocking(move || all.keep_now(session, &key, &signed));
-        kept.await.unwrap_or_else(|error| Err(KeepError::Disk(session, io::Error::other(error))))
+        let (all, key, count) = (Arc::clone(self), Arc::clone(key), segments.len());
+        let kept = tokio::task::spawn_blocking(move || all.keep_now(session, &key, &segments));
+        let failed =
+            |error: &dyn ToString| KeepError::Disk(session, io::Error::other(error.to_string()));
+        match kept.await {
+            Ok(Ok(kept)) => kept,
+            Ok(Err(KeepError::Full)) => (0..count).map(|_| Err(KeepError::Full)).collect(),
+            Ok(Err(KeepError::Leaving(session))) => {
+                (0..count).map(|_| Err(KeepError::Leaving(session))).collect()
+            }
+            Ok(Err(error)) => {
+                let cause = belay_proto::error_line::one_line(&error);
+                (0..count).map(|_| Err(failed(&cause))).collect()
+            }
+            Err(error) => (0..count).map(|_| Err(failed(&error))).collect(),
+        }
     }
 
     fn keep_now(
         &self,
         session: SessionId,
         key: &DeviceKey,
-        signed: &[u8],
-    ) -> Result<Kept, KeepError> {
+        segments: &[Vec<u8>],
+    ) -> Result<Vec<Result<Kept, KeepError>>, KeepError> {
         let disk = |error| KeepError::Disk(session, error);
         if free(&self.dir).map_err(disk)? < FREE_MIN {
             return Err(KeepError::Full);
@@ -149,17 +175,16 @@ impl Recordings {
         if self.leaving.contains(&session) {
             return Err(KeepError::Leaving(session));
         }
-        let open = match tail.take() {
+        let mut open = match tail.take() {
             Some(open) => open,
             None => Tail::open(&self.dir, session, key).map_err(disk)?,
         };
-        let mut open = open;
-        let kept = open.keep(session, key, signed);
+        let kept = open.keep(&self.dir, session, key, segments);
         // After a failed write the file is looked at anew.
-        if !matches!(kept, Err(KeepError::Disk(..))) {
+        if !kept.iter().any(|one| matches!(one, Err(KeepError::Disk(..)))) {
             *tail = Some(open);
         }
-        kept
+        Ok(kept)
     }
 
     /// A session whose recording ended, or whose device is gone, is not held in memory.

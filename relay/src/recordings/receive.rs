@@ -1,16 +1,20 @@
 //! A device's stream of segments, to its end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use belay_proto::ids::SessionId;
 use belay_proto::limits::OPEN_DEADLINE;
-use belay_proto::recording::{End, Opening, Segment, SignedSegment, Upload, Uploaded, stream};
+use belay_proto::recording::{
+    End, Opening, Segment, SignedSegment, UNANSWERED, Upload, Uploaded, stream,
+};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::frame::decode_payload;
 use belay_tunnel::carrier::{RecvHalf, ResetCode, SendHalf};
 use belay_tunnel::framed::{self, Messages};
 use belay_tunnel::pki::DeviceKey;
+use futures::FutureExt as _;
+use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::{KeepError, Kept, Recordings, delete};
@@ -18,6 +22,9 @@ use crate::store::{EventKind, SessionRecord, Store};
 
 /// Recordings of one stream that are held in memory: twice as many as a device has sessions.
 const HELD: usize = 128;
+
+/// Bytes written in one go.
+const TOGETHER: usize = 256 * 1024;
 
 /// What a stream of a device is taken in with.
 #[derive(Clone)]
@@ -40,68 +47,165 @@ pub(crate) async fn receive(mut send: SendHalf, recv: RecvHalf, desk: Desk) {
         return send.reset(ResetCode::PROTOCOL);
     }
     let mut known = BTreeSet::new();
-    loop {
-        let upload = match recv.next::<Upload>().await {
-            Ok(Some(Upload { segment: Some(signed) })) => signed,
-            Ok(Some(Upload { segment: None })) => continue,
-            Ok(None) | Err(_) => break,
-        };
-        let answer = take(upload.to_vec(), &desk, &mut known).await;
-        if framed::write(&mut send, &answer).await.is_err() {
-            break;
+    while let Some(came) = together(&mut recv).await {
+        for answer in take(came, &desk, &mut known).await {
+            if framed::write(&mut send, &answer).await.is_err() {
+                return let_go(known, &desk);
+            }
         }
     }
+    let_go(known, &desk);
+}
+
+fn let_go(known: BTreeSet<SessionId>, desk: &Desk) {
     for session in known {
         desk.recordings.let_go(session);
     }
 }
 
-async fn take(signed: Vec<u8>, desk: &Desk, known: &mut BTreeSet<SessionId>) -> Uploaded {
-    let unreadable = || Refused::new(Code::BadRequest, "a segment cannot be read", "");
-    let segment: Option<Segment> = decode_payload::<SignedSegment>(&signed)
-        .ok()
-        .and_then(|signed| decode_payload(&signed.segment).ok());
-    let Some(session) = segment.map(|segment| segment.session) else {
-        return Uploaded { refused: Some(unreadable()), ..Uploaded::default() };
-    };
-    match kept(session, signed, desk, known).await {
-        Ok(kept) => Uploaded { session: Some(session), number: Some(kept.number), refused: None },
-        Err(refused) => {
-            tracing::warn!(%session, device = %desk.key.device(), %refused, "a segment is refused");
-            Uploaded { session: Some(session), number: None, refused: Some(refused) }
+/// The next segment and those that are here with it, so that they go to the disk in one go. `None`
+/// when the stream is over.
+async fn together(recv: &mut Messages<RecvHalf>) -> Option<Vec<Vec<u8>>> {
+    let (mut came, mut bytes) = (Vec::new(), 0);
+    while came.len() < UNANSWERED && bytes < TOGETHER {
+        let next = recv.next::<Upload>();
+        let upload = if came.is_empty() {
+            next.await
+        } else {
+            match next.now_or_never() {
+                Some(upload) => upload,
+                None => break,
+            }
+        };
+        match upload {
+            Ok(Some(Upload { segment: Some(signed) })) => {
+                bytes += signed.len();
+                came.push(signed.to_vec());
+            }
+            Ok(Some(Upload { segment: None })) => {}
+            // What came before it is kept all the same.
+            Ok(None) | Err(_) => break,
         }
     }
+    (!came.is_empty()).then_some(came)
 }
 
-async fn kept(
+/// Whose a segment says it is.
+fn session_of(signed: &[u8]) -> Option<SessionId> {
+    let signed: SignedSegment = decode_payload(signed).ok()?;
+    let segment: Segment = decode_payload(&signed.segment).ok()?;
+    Some(segment.session)
+}
+
+/// Keeps what came, each session's segments in one go, and answers in the order they came.
+async fn take(came: Vec<Vec<u8>>, desk: &Desk, known: &mut BTreeSet<SessionId>) -> Vec<Uploaded> {
+    let count = came.len();
+    let mut by_session: BTreeMap<SessionId, (Vec<usize>, Vec<Vec<u8>>)> = BTreeMap::new();
+    for (at, signed) in came.into_iter().enumerate() {
+        if let Some(session) = session_of(&signed) {
+            let (places, segments) = by_session.entry(session).or_default();
+            places.push(at);
+            segments.push(signed);
+        }
+    }
+    let mut answers: BTreeMap<usize, Uploaded> = BTreeMap::new();
+    let mut keeping = Vec::new();
+    for (session, (places, segments)) in by_session {
+        match admit(session, desk, known).await {
+            Ok(Admitted::Keep) => keeping.push(async move {
+                let kept = desk.recordings.keep_all(session, &desk.key, segments).await;
+                (session, places.into_iter().zip(kept))
+            }),
+            Ok(Admitted::Late(record)) => {
+                for (at, signed) in places.into_iter().zip(segments) {
+                    let answer = match delete::late(&record, &signed, desk).await {
+                        Ok(number) => {
+                            Uploaded { session: Some(session), number: Some(number), refused: None }
+                        }
+                        Err(refused) => not_kept(session, desk, refused),
+                    };
+                    answers.insert(at, answer);
+                }
+            }
+            Err(refused) => {
+                answers.extend(
+                    places.iter().map(|at| (*at, not_kept(session, desk, refused.clone()))),
+                );
+            }
+        }
+    }
+    for (session, kept) in join_all(keeping).await {
+        for (at, kept) in kept {
+            let answer = match settled(session, kept, desk, known).await {
+                Ok(number) => {
+                    Uploaded { session: Some(session), number: Some(number), refused: None }
+                }
+                Err(refused) => not_kept(session, desk, refused),
+            };
+            answers.insert(at, answer);
+        }
+    }
+    (0..count).map(|at| answers.remove(&at).unwrap_or_else(unreadable)).collect()
+}
+
+fn unreadable() -> Uploaded {
+    let refused = Refused::new(Code::BadRequest, "a segment cannot be read", "");
+    Uploaded { refused: Some(refused), ..Uploaded::default() }
+}
+
+fn not_kept(session: SessionId, desk: &Desk, refused: Refused) -> Uploaded {
+    tracing::warn!(%session, device = %desk.key.device(), %refused, "a segment is refused");
+    Uploaded { session: Some(session), number: None, refused: Some(refused) }
+}
+
+/// What is to be done with a session's segments.
+enum Admitted {
+    Keep,
+    /// Its recording was deleted.
+    Late(SessionRecord),
+}
+
+/// A session whose segments this stream may bring. That its recording begins is on record before the
+/// first of it is there, so that none is there without it.
+async fn admit(
     session: SessionId,
-    signed: Vec<u8>,
     desk: &Desk,
     known: &mut BTreeSet<SessionId>,
-) -> Result<Kept, Refused> {
-    if !known.contains(&session) || !desk.recordings.is_open(session) {
-        let record = of_device(session, desk).await?;
-        if let Some(late) = delete::late(&record, &signed, desk).await? {
-            return Ok(late);
-        }
-        if desk.recordings.is_new(session) {
-            // Before the first of it is there, so that none is there without it.
-            let event = record.event(EventKind::RecordingStarted);
-            desk.store.record(event).await.map_err(|error| Refused::from(&error))?;
-        }
-        if known.len() >= HELD
-            && let Some(first) = known.pop_first()
-        {
-            desk.recordings.let_go(first);
-        }
-        known.insert(session);
+) -> Result<Admitted, Refused> {
+    if known.contains(&session) && desk.recordings.is_open(session) {
+        return Ok(Admitted::Keep);
     }
-    let kept = desk.recordings.keep(session, &desk.key, signed).await.map_err(|error| {
+    let record = of_device(session, desk).await?;
+    if delete::is_gone(&record, desk).await? {
+        return Ok(Admitted::Late(record));
+    }
+    if desk.recordings.is_new(session) {
+        let event = record.event(EventKind::RecordingStarted);
+        desk.store.record(event).await.map_err(|error| Refused::from(&error))?;
+    }
+    if known.len() >= HELD
+        && let Some(first) = known.pop_first()
+    {
+        desk.recordings.let_go(first);
+    }
+    known.insert(session);
+    Ok(Admitted::Keep)
+}
+
+/// What is answered to a segment: the number of the last one on the disk.
+async fn settled(
+    session: SessionId,
+    kept: Result<Kept, KeepError>,
+    desk: &Desk,
+    known: &mut BTreeSet<SessionId>,
+) -> Result<u64, Refused> {
+    let kept = kept.map_err(|error| {
         let line = belay_proto::error_line::one_line(&error);
         match error {
             KeepError::Chain(_) | KeepError::Foreign(_) => {
                 Refused::new(Code::BadRequest, line, "look at the device: its spool may be damaged")
             }
+            KeepError::Leaving(_) => Refused::new(Code::Busy, line, "try again"),
             KeepError::Leaving(_) => Refused::new(Code::Busy, line, "try again"),
             KeepError::Full | KeepError::Disk(..) => {
                 Refused::new(Code::Store, line, "make room on the relay's disk")
@@ -113,7 +217,7 @@ async fn kept(
         known.remove(&session);
         desk.recordings.let_go(session);
     }
-    Ok(kept)
+    Ok(kept.number)
 }
 
 /// A session of this very device.

@@ -55,6 +55,7 @@ impl Device {
                 sealed: None,
                 end: (number + 1 == count).then_some(End::Whole),
                 payload: b"[0.0,\"b\",\"{}\"]\n".to_vec().into(),
+                key: None,
             };
             let (encoded, signed) = self.tls.sign_segment(&segment).unwrap();
             before = digest(&encoded);

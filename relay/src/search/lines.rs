@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use belay_proto::recording::{SESSION_TRACK, Segment, TEXT_MAX};
+use belay_tunnel::recording::{UnpackError, unpack};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -98,19 +99,17 @@ impl Lines {
     /// # Errors
     /// [`NoText`].
     pub(super) fn take(&mut self, segment: &Segment, out: &mut Vec<Line>) -> Result<(), NoText> {
-        if segment.sealed == Some(true) {
-            return Err(NoText::Sealed);
-        }
-        if self.is_full() {
+        if self.is_full() && segment.sealed != Some(true) {
             return Ok(());
         }
         let nonsense = NoText::Nonsense(segment.number);
-        let bytes = if segment.compressed == Some(true) {
-            zstd::bulk::decompress(&segment.payload, TEXT_MAX).map_err(|_| nonsense)?
-        } else {
-            segment.payload.to_vec()
-        };
-        let text = String::from_utf8(bytes).map_err(|_| nonsense)?;
+        let text = unpack(segment).map_err(|error| match error {
+            UnpackError::Sealed => NoText::Sealed,
+            UnpackError::Damaged
+            | UnpackError::TooLong
+            | UnpackError::Dictionary(_)
+            | UnpackError::NoText => nonsense,
+        })?;
         self.read += text.len() as u64;
         let begin = out.len();
         self.text(segment, &text, out).ok_or(nonsense)?;

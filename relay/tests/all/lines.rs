@@ -233,7 +233,17 @@ impl Site {
         device: &(DeviceId, Identity),
         sessions: &[SessionId],
     ) -> Device {
-        let can = [capability::ATTACH, capability::RECORD].map(ToOwned::to_owned).to_vec();
+        self.capable_line(device, sessions, &[capability::ATTACH, capability::RECORD]).await
+    }
+
+    /// A device whose agent can do this.
+    pub(crate) async fn capable_line(
+        &self,
+        device: &(DeviceId, Identity),
+        sessions: &[SessionId],
+        capabilities: &[&str],
+    ) -> Device {
+        let can = capabilities.iter().map(ToString::to_string).collect();
         self.try_line_of(&device.1, sessions, Some(can)).await.unwrap()
     }
 

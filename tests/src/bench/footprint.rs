@@ -21,6 +21,18 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// worker ends then.
 const GONE_WITHIN: Duration = Duration::from_secs(75);
 
+/// The most a process ever had resident, in KiB.
+///
+/// # Errors
+/// When it has ended.
+pub fn peak(pid: Pid) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let most = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let most = most.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok());
+    most.with_context(|| format!("no VmHWM in {path}"))
+}
+
 /// A process's memory, in KiB.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Memory {

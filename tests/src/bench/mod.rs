@@ -9,7 +9,7 @@
 //! one of the ways in that are compared. `transfer`, `prompt` and `echo` are what is done through
 //! each; `herd` is about very many devices, `footprint` and `idle` about one. `bulk`, `busy` and
 //! `recover` are about lines that lose, are full, or go away, and `bad_links` brings such lines up;
-//! `overhead` is about the resume layer alone. `plan` puts them together into the table.
+//! `overhead` is about the resume layer alone, `record` about recording. `plan` puts them together into the table.
 
 pub mod bad_links;
 pub mod bulk;
@@ -26,6 +26,7 @@ pub mod overhead;
 pub mod peer;
 pub mod plan;
 pub mod prompt;
+pub mod record;
 pub mod recover;
 pub mod stats;
 pub mod table;

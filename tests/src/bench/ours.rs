@@ -99,7 +99,27 @@ impl Ours {
     /// # Errors
     /// When a part does not start, or the device does not come online.
     pub fn start_with(lab: &Lab, enrolled: impl FnOnce(&Path) -> Result<()>) -> Result<Self> {
-        let relay = Deployment::init(lab, "relay", 443)?.start(lab)?;
+        Self::start_all(lab, "", enrolled)
+    }
+
+    /// The same with these lines in the relay's configuration.
+    ///
+    /// # Errors
+    /// When a part does not start, or the device does not come online.
+    pub fn start_configured(lab: &Lab, settings: &str) -> Result<Self> {
+        Self::start_all(lab, settings, |_| Ok(()))
+    }
+
+    fn start_all(
+        lab: &Lab,
+        settings: &str,
+        enrolled: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let deployment = Deployment::init(lab, "relay", 443)?;
+        let config = deployment.data.join("relay.toml");
+        let text = std::fs::read_to_string(&config).context("reading relay.toml")?;
+        std::fs::write(&config, text + settings).context("writing relay.toml")?;
+        let relay = deployment.start(lab)?;
         let home = lab.dir().join("home");
         let laptop = lab.ns("laptop");
         log_in(laptop, &home, &relay.code)?;

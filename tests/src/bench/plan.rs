@@ -13,6 +13,7 @@ use super::idle::{self, Counted};
 use super::machine::{Machine, load};
 use super::ours::Ours;
 use super::peer::Peer;
+use super::record;
 use super::stats::Samples;
 use super::table::{Goal, Row, Table, Unit};
 use super::transfer::{Payload, Towards};
@@ -36,6 +37,8 @@ pub struct Plan {
     pub slow: Slow,
     /// Bad links.
     pub bad_links: bad_links::Plan,
+    /// Recording.
+    pub record: record::Plan,
     /// The herd.
     pub herd: herd::Plan,
     /// NATs that an idle line stands behind.
@@ -84,6 +87,8 @@ pub enum Part {
     Recover,
     /// What the resume layer costs.
     Resume,
+    /// What recording costs.
+    Record,
     /// Simulated devices.
     Herd,
     /// The cost of a line that nobody uses.
@@ -105,6 +110,7 @@ impl Plan {
             echoes: 3000,
             slow: Slow { mebibytes: 32, transfers: 3, prompts: 7, echoes: 60 },
             bad_links: bad_links::Plan::full(),
+            record: record::Plan { megabytes: 60, turns: 5, echoes: 3000 },
             herd: herd::Plan { sizes: vec![5_000, 20_000], settle: 1, hold: 4, returning: 10_000 },
             idle: idle::FULL.to_vec(),
             sessions: 8,
@@ -123,6 +129,7 @@ impl Plan {
             echoes: 200,
             slow: Slow { mebibytes: 2, transfers: 1, prompts: 1, echoes: 5 },
             bad_links: bad_links::Plan::quick(),
+            record: record::Plan { megabytes: 4, turns: 1, echoes: 200 },
             herd: herd::Plan { sizes: vec![100, 400], settle: 0, hold: 0, returning: 200 },
             idle: idle::QUICK.to_vec(),
             sessions: 2,
@@ -171,6 +178,10 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Result<(Machine, Table)> {
                 goal: Goal::AtMost(if forgets < 300 { 8.0 } else { 2.0 }),
             });
         }
+    }
+    if plan.wants(Part::Record) {
+        say("what recording costs");
+        record::measure(&plan.record, &mut table).context("recording")?;
     }
     if plan.wants(Part::Slow) {
         say("bringing both up in a lab of slow links");

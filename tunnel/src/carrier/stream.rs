@@ -295,6 +295,20 @@ impl SendHalf {
         }
     }
 
+    /// Whether what is sent here waits for what other streams of the carrier have to send. Over
+    /// WebSocket streams take turns, and nothing waits.
+    pub fn yields(&self, yields: bool) {
+        match &self.stream {
+            Send::Quic(stream) => {
+                // The only error is that it has ended already.
+                if stream.set_priority(if yields { -1 } else { 0 }).is_err() {
+                    tracing::trace!("a stream that had already ended has no priority");
+                }
+            }
+            Send::Socket(_) => {}
+        }
+    }
+
     /// Ends this direction cleanly. What was sent still arrives.
     pub fn finish(&mut self) {
         self.ended = true;

@@ -4,11 +4,13 @@
 //! against the CA this login has pinned and each segment against that; and nothing a device recorded
 //! acts on this terminal but with `--raw`.
 //!
-//! `proof` checks, `logged` holds it against the audit log, `track` reads, `player` plays with `draw`, `transcript` and `cast` write.
+//! `proof` checks, `logged` holds it against the audit log, `open` has an auditor's key, `track` reads,
+//! `player` plays with `draw`, `transcript` and `cast` write.
 
 mod cast;
 mod draw;
 mod logged;
+mod open;
 mod player;
 mod proof;
 mod track;
@@ -36,7 +38,7 @@ const FILE_MAX: usize = 1024 * 1024 * 1024;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Keys while it plays: space pauses, the arrows go 5 s back and on (with shift 60 s), ] goes to the next mark, . one event on, + and - change the speed, q quits.\n\nA recording is checked before anything of it is shown: a changed, missing or exchanged segment is named, and so is a missing end.\n\nExample:\n  belay play\n  belay play 0197a3c2-7a30-7cc1-9d0e-3f2a1b4c5d6e --speed 2 --idle-limit 1\n  belay play 0197a3c2-7a30-7cc1-9d0e-3f2a1b4c5d6e --text"
+    after_help = "Keys while it plays: space pauses, the arrows go 5 s back and on (with shift 60 s), ] goes to the next mark, . one event on, + and - change the speed, q quits.\n\nA recording is checked before anything of it is shown: a changed, missing or exchanged segment is named, and so is a missing end.\n\nExample:\n  belay play\n  belay play 0197a3c2-7a30-7cc1-9d0e-3f2a1b4c5d6e --speed 2 --idle-limit 1\n  belay play 0197a3c2-7a30-7cc1-9d0e-3f2a1b4c5d6e --text\n  belay play 0197a3c2-7a30-7cc1-9d0e-3f2a1b4c5d6e --identity ~/auditor.age"
 )]
 pub struct Args {
     /// The session, or a file that --save wrote; without one, lists the recordings there are
@@ -66,6 +68,16 @@ pub struct Args {
     /// Keep the recording as it is, signatures and all
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
+    /// An age identity file with your secret key, for a recording that is sealed to it
+    #[arg(long, value_name = "FILE", env = "BELAY_IDENTITY")]
+    identity: Option<PathBuf>,
+}
+
+impl Args {
+    /// Nothing of it is to be shown.
+    const fn only_saves(&self) -> bool {
+        self.save.is_some() && self.cast.is_none() && !self.raw && !self.text
+    }
 }
 
 /// Shows one recording, or lists them.
@@ -100,7 +112,18 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     for line in proven.remarks() {
         output::note(line);
     }
-    let tracks = tracks(&proven)?;
+    let sealed = open::is_sealed(&proven);
+    let opener = match args.identity.as_deref().filter(|_| sealed) {
+        Some(file) => Some(open::opener(&proven, file)?),
+        None if !sealed => None,
+        // What anybody may know of it, who may have it.
+        None if context.format == Format::Json => {
+            return output::json(&summary(&proven, &[]));
+        }
+        None if args.only_saves() => return Ok(()),
+        None => return Err(open::locked()),
+    };
+    let tracks = tracks(&proven, opener.as_ref())?;
     if context.format == Format::Json {
         return output::json(&summary(&proven, &tracks));
     }
@@ -108,7 +131,7 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
         let only = args.track.map(|_| chosen(&tracks, args.track)).transpose()?;
         return transcript::print(&proven, &tracks, only);
     }
-    if args.save.is_some() && args.cast.is_none() && !args.raw {
+    if args.only_saves() {
         return Ok(());
     }
     let track = chosen(&tracks, args.track)?;
@@ -244,6 +267,7 @@ struct Summary<'a> {
     session: SessionId,
     device: belay_proto::ids::DeviceId,
     state: &'static str,
+    sealed: bool,
     segments: u64,
     missing: Vec<(u64, u64)>,
     head: String,
@@ -255,6 +279,7 @@ fn summary<'a>(proven: &Proven, tracks: &'a [Track]) -> Summary<'a> {
         session: proven.session,
         device: proven.device,
         state: proven.state(),
+        sealed: open::is_sealed(proven),
         segments: proven.segments.len() as u64,
         missing: proven.gaps.iter().map(|gap| (gap.from, gap.to)).collect(),
         head: proven.head.iter().map(|byte| format!("{byte:02x}")).collect(),

@@ -7,6 +7,7 @@ use belay_proto::recording::file::{Head, append, split};
 use belay_proto::recording::{End, Segment, VERSION, digest};
 use belay_proto::time::UnixTime;
 use belay_tunnel::pki::{CertificateAuthority, Identity, TlsKey};
+use belay_tunnel::recording::{Recipient, Sealer};
 use rustls_pki_types::CertificateDer;
 
 use super::*;
@@ -36,6 +37,10 @@ fn session() -> SessionId {
 impl Deployment {
     /// The file of a recording with these segments: track, and text.
     fn file(&self, parts: &[(u32, String)]) -> Vec<u8> {
+        self.sealed(parts, None)
+    }
+
+    fn sealed(&self, parts: &[(u32, String)], sealer: Option<&Sealer>) -> Vec<u8> {
         let head = Head {
             version: VERSION,
             session: session(),
@@ -45,6 +50,10 @@ impl Deployment {
         append(&minicbor::to_vec(&head).unwrap(), &mut file);
         let mut before = [0; 32];
         for (number, (track, text)) in parts.iter().enumerate() {
+            let mut payload = zstd::bulk::compress(text.as_bytes(), 1).unwrap();
+            if let Some(sealer) = sealer {
+                sealer.seal(number as u64, *track, &mut payload).unwrap();
+            }
             let segment = Segment {
                 version: VERSION,
                 session: session(),
@@ -55,9 +64,10 @@ impl Deployment {
                 first_ms: 0,
                 last_ms: 0,
                 compressed: Some(true),
-                sealed: None,
+                sealed: sealer.is_some().then_some(true),
                 end: (number + 1 == parts.len()).then_some(End::Whole),
-                payload: zstd::bulk::compress(text.as_bytes(), 1).unwrap().into(),
+                payload: payload.into(),
+                key: sealer.filter(|_| number == 0).map(|one| one.wrapped().to_vec().into()),
             };
             let (encoded, signed) = self.key.sign_segment(&segment).unwrap();
             before = digest(&encoded);
@@ -68,7 +78,7 @@ impl Deployment {
 
     fn read(&self, parts: &[(u32, String)]) -> Vec<Track> {
         let file = self.file(parts);
-        tracks(&proof::prove(&file, self.ca.certificate()).unwrap()).unwrap()
+        tracks(&proof::prove(&file, self.ca.certificate()).unwrap(), None).unwrap()
     }
 }
 
@@ -129,7 +139,7 @@ fn a_whole_recording_is_proven_and_read() {
     let proven = proof::prove(&file, deployment.ca.certificate()).unwrap();
     assert_eq!((proven.state(), proven.segments.len()), ("whole", 5));
     assert!(proven.remarks().is_empty());
-    let tracks = tracks(&proven).unwrap();
+    let tracks = tracks(&proven, None).unwrap();
     assert_eq!(tracks.len(), 3);
     assert_eq!(chosen(&tracks, None).unwrap().number, 1);
     assert_eq!(chosen(&tracks, Some(2)).unwrap().header.command.as_deref(), Some("ls"));
@@ -237,7 +247,49 @@ fn a_text_that_would_not_end_is_not_made() {
     let bomb = header(1, "terminal", None) + &"x".repeat(10_000_000);
     let file = deployment.file(&[(1, bomb)]);
     let proven = proof::prove(&file, deployment.ca.certificate()).unwrap();
-    assert!(tracks(&proven).is_err());
+    assert!(tracks(&proven, None).is_err());
+}
+
+/// A key file of an auditor's, made by the age library itself, and its public half.
+fn auditor(dir: &Path, name: &str) -> (PathBuf, Recipient) {
+    use age::secrecy::ExposeSecret as _;
+    let secret = age::x25519::Identity::generate();
+    let file = dir.join(name);
+    let text = format!("# created: today\n{}\n", secret.to_string().expose_secret());
+    std::fs::write(&file, text).unwrap();
+    (file, secret.to_public().to_string().parse().unwrap())
+}
+
+#[test]
+fn a_sealed_recording_opens_with_any_of_its_auditors_keys_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let [audrey, ben, eve] = ["audrey", "ben", "eve"].map(|name| auditor(dir.path(), name));
+    let deployment = deployment();
+    let sealer = Sealer::new(session(), &[audrey.1, ben.1]).unwrap();
+    let file = deployment.sealed(&parts(), Some(&sealer));
+    assert!(!file.windows(4).any(|window| window == b"term"));
+    let proven = proof::prove(&file, deployment.ca.certificate()).unwrap();
+    assert!(open::is_sealed(&proven));
+    for key in [&audrey.0, &ben.0] {
+        let opener = open::opener(&proven, key).unwrap();
+        let opened = tracks(&proven, Some(&opener)).unwrap();
+        assert_eq!(opened.len(), deployment.read(&parts()).len());
+        assert_eq!(opened[1].events, deployment.read(&parts())[1].events);
+    }
+    let refused = open::opener(&proven, &eve.0).unwrap_err().to_string();
+    assert!(refused.contains("not sealed to a key in"), "{refused}");
+    let locked = tracks(&proven, None).map(drop).unwrap_err().to_string();
+    assert!(locked.contains("sealed to auditors"), "{locked}");
+    let none = open::opener(&proven, &dir.path().join("none")).unwrap_err().to_string();
+    assert!(none.contains("cannot read keys"), "{none}");
+
+    // A segment of another session's recording, sealed with this one's key for that one.
+    let opener = open::opener(&proven, &audrey.0).unwrap();
+    let mut moved = proof::prove(&file, deployment.ca.certificate()).unwrap();
+    moved.segments.swap(1, 2);
+    moved.segments[1].number = 1;
+    let broken = tracks(&moved, Some(&opener)).map(drop).unwrap_err().to_string();
+    assert!(broken.contains("segment 1 does not open"), "{broken}");
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use belay_proto::error_line::printable;
-use belay_proto::recording::{Segment, TEXT_MAX};
+use belay_proto::error_line::{one_line, printable};
+use belay_proto::recording::Segment;
+use belay_tunnel::recording::{Opener, unpack, unpack_payload};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::open::locked;
 use super::proof::{Proven, broken};
 use crate::failure::Failure;
 
@@ -113,11 +115,11 @@ pub(super) fn resized(text: &str) -> Option<(usize, usize)> {
 }
 
 /// All tracks, by their numbers.
-pub(super) fn tracks(proven: &Proven) -> Result<Vec<Track>, Failure> {
+pub(super) fn tracks(proven: &Proven, opener: Option<&Opener>) -> Result<Vec<Track>, Failure> {
     let mut texts: BTreeMap<u32, String> = BTreeMap::new();
     let mut total = 0;
     for segment in &proven.segments {
-        let text = text(segment)?;
+        let text = text(segment, opener)?;
         total += text.len();
         if total > SHOWN_MAX {
             return Err(Failure::new("file", "the recording is too long to be shown in one go")
@@ -128,22 +130,18 @@ pub(super) fn tracks(proven: &Proven) -> Result<Vec<Track>, Failure> {
     texts.into_iter().map(|(number, text)| track(number, &text)).collect()
 }
 
-fn text(segment: &Segment) -> Result<String, Failure> {
-    if segment.sealed == Some(true) {
-        return Err(Failure::new(
-            "recording-sealed",
-            format!("segment {} is sealed to an auditor's key", segment.number),
-        )
-        .remedy("use a belay that opens sealed recordings"));
-    }
-    let nonsense = || broken(format!("segment {} holds no text", segment.number));
-    let bytes = if segment.compressed == Some(true) {
-        // It makes no more than what any segment may hold.
-        zstd::bulk::decompress(&segment.payload, TEXT_MAX).map_err(|_| nonsense())?
+fn text(segment: &Segment, opener: Option<&Opener>) -> Result<String, Failure> {
+    let number = segment.number;
+    let unpacked = if segment.sealed == Some(true) {
+        let opened = opener.ok_or_else(locked)?.open(segment);
+        let opened = opened.ok_or_else(|| {
+            broken(format!("segment {number} does not open with the recording's own key"))
+        })?;
+        unpack_payload(&opened, segment.compressed == Some(true))
     } else {
-        segment.payload.to_vec()
+        unpack(segment)
     };
-    String::from_utf8(bytes).map_err(|_| nonsense())
+    unpacked.map_err(|error| broken(format!("segment {number}: {}", one_line(&error))))
 }
 
 fn track(number: u32, text: &str) -> Result<Track, Failure> {

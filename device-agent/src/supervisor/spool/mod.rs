@@ -6,8 +6,9 @@
 //! only the end of a recording still finds room, and a segment that is turned away leaves its number
 //! out of the chain, where every reader sees it.
 //!
-//! Files are readable by the agent's user alone, and not encrypted: who is root on the device can
-//! read them, as they could have watched the session.
+//! Files are readable by the agent's user alone. They are encrypted where recordings are sealed, by the
+//! worker, whose key is gone with it; elsewhere who is root on the device can read them, as they could
+//! have watched the session.
 
 mod file;
 
@@ -15,12 +16,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use belay_proto::ids::{DeviceId, SessionId};
 use belay_proto::recording::cast::{self, Code, Fact};
 use belay_proto::recording::{End, SESSION_TRACK, Segment, VERSION};
 use belay_tunnel::pki::{SegmentKeyError, TlsKey};
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::file::{Frames, Place};
@@ -34,6 +37,10 @@ const RECORDINGS_MAX: usize = 256;
 
 /// Beyond it, for the ends of recordings.
 const RESERVE: u64 = 1024 * 1024;
+
+/// Between two times the disk is asked to keep what was written: all sessions' segments of that time
+/// together. It is little beside the seconds a segment waited for.
+const PACE: Duration = Duration::from_millis(50);
 
 /// A file whose segments the relay all has is made anew when it is longer than this.
 const ROTATE: u64 = 256 * 1024;
@@ -67,6 +74,8 @@ struct Kept {
 struct Inner {
     recordings: BTreeMap<SessionId, Kept>,
     bytes: u64,
+    /// A file was made, and its directory is not on the disk.
+    is_new: bool,
 }
 
 impl Inner {
@@ -122,6 +131,11 @@ impl Spool {
         self.lock().is_full(self.most)
     }
 
+    /// Whether half of the room is taken.
+    pub(super) fn is_filling(&self) -> bool {
+        self.lock().bytes > self.most / 2
+    }
+
     /// Signs a segment and takes it in; one that was taken in before is taken for done.
     pub(super) fn append(&self, session: SessionId, told: &Recorded) -> Result<(), SpoolError> {
         let end = (told.end == Some(true)).then_some(End::Whole);
@@ -135,9 +149,10 @@ impl Spool {
             first_ms: told.first_ms,
             last_ms: told.last_ms,
             compressed: told.compressed,
-            sealed: None,
+            sealed: told.sealed,
             end,
             payload: told.payload.clone(),
+            key: told.key.clone(),
         };
         self.write(session, Some(told.number), segment)
     }
@@ -165,6 +180,7 @@ impl Spool {
             sealed: None,
             end: Some(End::Cut),
             payload: line.into_bytes().into(),
+            key: None,
         })
     }
 
@@ -188,6 +204,7 @@ impl Spool {
             }
             let frames = Frames::create(&self.dir, session)?;
             inner.recordings.insert(session, Kept { frames, rejected: false });
+            inner.is_new = true;
         }
         let bytes = inner.bytes;
         let Some(kept) = inner.recordings.get_mut(&session) else { return Ok(()) };
@@ -214,14 +231,21 @@ impl Spool {
         Ok(written?)
     }
 
-    /// Brings to the disk what was written, until `stop`.
+    /// Brings to the disk what was written, until `stop`: at once, and what comes right after that
+    /// together.
     pub(super) async fn keep_synced(self: Arc<Self>, stop: CancellationToken) {
+        let mut free_from = Instant::now();
         loop {
+            let due = async {
+                self.written.notified().await;
+                sleep_until(free_from).await;
+            };
             tokio::select! {
-                () = self.written.notified() => {}
+                () = due => {}
                 () = stop.cancelled() => return self.sync().await,
             }
             self.sync().await;
+            free_from = Instant::now() + PACE;
         }
     }
 
@@ -237,20 +261,26 @@ impl Spool {
 
     /// Everything written before this call is on the disk after it.
     pub(super) fn sync_now(&self) -> io::Result<()> {
-        let dirty: Vec<_> = {
-            let inner = self.lock();
+        let (dirty, is_new): (Vec<_>, bool) = {
+            let mut inner = self.lock();
+            let is_new = std::mem::take(&mut inner.is_new);
             let dirty = inner.recordings.iter().filter(|(_, kept)| kept.frames.is_dirty());
-            dirty
+            let dirty = dirty
                 .map(|(session, kept)| Ok((*session, kept.frames.to_sync()?)))
-                .collect::<io::Result<_>>()?
+                .collect::<io::Result<_>>()?;
+            (dirty, is_new)
         };
+        // Before what is in it counts as kept.
+        if is_new && let Err(error) = file::sync_dir(&self.dir) {
+            self.lock().is_new = true;
+            return Err(error);
+        }
         for (session, (file, length, generation)) in dirty {
             file.sync_data()?;
             if let Some(kept) = self.lock().recordings.get_mut(&session) {
                 kept.frames.synced(length, generation);
             }
         }
-        file::sync_dir(&self.dir)?;
         self.offered.send_modify(|times| *times += 1);
         Ok(())
     }

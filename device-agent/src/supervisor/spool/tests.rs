@@ -27,6 +27,8 @@ fn told(number: u64, length: usize, end: bool) -> Recorded {
         compressed: None,
         end: end.then_some(true),
         payload: vec![b'x'; length].into(),
+        sealed: None,
+        key: None,
     }
 }
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use belay_proto::recording::cast::{Code, Fact, longest_line};
-use belay_proto::recording::{TEXT_MAX, Utf8};
+use belay_proto::recording::{FRAME_TEXT_MAX, Utf8};
 
 /// Output that comes within this time is one event.
 const TOGETHER: Duration = Duration::from_millis(10);
 
-/// Longest text of one event: as JSON it is six times as long at worst, and fits a segment.
+/// Longest text of one event: as JSON it is six times as long at worst, and fits a frame.
 const EVENT_MAX: usize = 8 * 1024;
-const _: () = assert!(longest_line(EVENT_MAX) <= TEXT_MAX);
+const _: () = assert!(longest_line(EVENT_MAX) <= FRAME_TEXT_MAX);
 
 /// What tells a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub(super) struct Batch {
     pub(super) header: Option<String>,
     /// When the event before the first of these happened.
     pub(super) before: Duration,
+    /// When the first of these was told.
+    pub(super) since: Duration,
     pub(super) pieces: Vec<Piece>,
     pub(super) text: String,
     /// What this counts for among what is pending.
@@ -258,10 +260,10 @@ impl Buffer {
         let bytes = self.pending();
         let before = self.before;
         self.before = self.pieces.last().map_or(before, |last| last.at);
-        self.since = None;
         Batch {
             header: self.header.take(),
             before,
+            since: self.since.take().unwrap_or(before),
             pieces: std::mem::take(&mut self.pieces),
             text: std::mem::take(&mut self.text),
             bytes,

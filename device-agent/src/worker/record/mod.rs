@@ -333,3 +333,5 @@ impl Drop for Track {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod typing_tests;

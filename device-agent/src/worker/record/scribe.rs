@@ -1,10 +1,18 @@
 //! Making segments of what the tracks were told.
+//!
+//! One segment is open at a time, the *sheet*. What a track was told is compressed into it frame by
+//! frame, so that text waits for nothing but its frame, and a segment is as long as its payload
+//! allows. It is given away when it is full, when another track has something to say, and at the
+//! latest [`SEGMENT_TIME`] after its first event.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use belay_proto::recording::cast;
-use belay_proto::recording::{SEGMENT_TIME, SESSION_TRACK, TEXT_MAX};
+use belay_proto::recording::{
+    FRAME_TEXT_MAX, KEY_EVERY, KEY_MAX, PAYLOAD_MAX, SEGMENT_TIME, SESSION_TRACK, TEXT_MAX,
+};
+use belay_tunnel::recording::{Packer, SealError, Sealer};
 use tokio::sync::Semaphore;
 use tokio::time::sleep_until;
 
@@ -13,9 +21,6 @@ use super::{Recorder, Room, millis};
 use crate::worker::event::{Recorded, WorkerEvent};
 use crate::worker::gate::Events;
 use crate::worker::limits::{RECORD_AHEAD, RECORD_SEGMENT, RECORD_UNHEARD};
-
-/// Fast, and a third of the size for what people type and see.
-const LEVEL: i32 = 1;
 
 /// Segments that may be on their way to the supervisor. The teller gives a permit back when the
 /// supervisor has heard of one.
@@ -33,78 +38,173 @@ impl Permits {
     }
 }
 
+/// The segment that is open.
+struct Sheet {
+    track: u32,
+    first: Duration,
+    last: Duration,
+    /// When the first of its events was told.
+    since: Duration,
+    text: usize,
+    payload: Vec<u8>,
+}
+
+impl Sheet {
+    fn takes(&self, track: u32, frame: &Frame, room: usize) -> bool {
+        self.track == track
+            && self.text + frame.text <= TEXT_MAX
+            && self.payload.len() + frame.bytes.len() <= room
+    }
+
+    fn is_due(&self, now: Duration) -> bool {
+        now >= self.since + SEGMENT_TIME
+    }
+}
+
 /// Writes a session's recording.
 pub(in crate::worker) struct Scribe {
     room: Option<Arc<Room>>,
     permits: Permits,
     next: u64,
+    sheet: Option<Sheet>,
+    /// Kept from one frame to the next in a flood only.
+    packer: Packer,
+    sealer: Option<Sealer>,
+}
+
+/// Why a segment went nowhere.
+#[derive(Debug, thiserror::Error)]
+enum Stopped {
+    #[error("the session is no more")]
+    Gone,
+    #[error("it cannot be sealed")]
+    Unsealed(#[from] SealError),
 }
 
 impl Scribe {
-    pub(in crate::worker) fn new(recorder: &Recorder, permits: Permits) -> Self {
-        Self { room: recorder.0.clone(), permits, next: 0 }
+    /// With a sealer, what is recorded leaves this process sealed.
+    pub(in crate::worker) fn new(
+        recorder: &Recorder,
+        permits: Permits,
+        sealer: Option<Sealer>,
+    ) -> Self {
+        let room = recorder.0.clone();
+        Self { room, permits, next: 0, sheet: None, packer: Packer::new(), sealer }
+    }
+
+    /// The longest payload of a sheet: sealed, it gets a tag, and some segments carry the key.
+    const fn most(&self) -> usize {
+        if self.sealer.is_some() { PAYLOAD_MAX - KEY_MAX } else { PAYLOAD_MAX }
     }
 
     /// Writes until [`Recorder::end`], and what is left then. Where there is no recording it waits
     /// for nothing.
     pub(in crate::worker) async fn write(mut self, events: Events) {
         let Some(room) = self.room.take() else { return };
+        match self.write_on(&room, &events).await {
+            Ok(()) => {}
+            Err(error @ Stopped::Gone) => tracing::debug!(%error, "a segment has nowhere to go"),
+            // The recording has no end now, and a session that needs one stops for want of room.
+            Err(error) => tracing::error!(%error, "the recording stops"),
+        }
+    }
+
+    async fn write_on(&mut self, room: &Room, events: &Events) -> Result<(), Stopped> {
         loop {
-            let over = due(&room).await;
-            let batches = take(&room, over);
-            let last = over.then_some(SESSION_TRACK);
-            for (track, batch) in batches {
+            let over = due(room, self.sheet.as_ref()).await;
+            for (track, batch) in take(room, self.sheet.as_ref(), over) {
                 let bytes = batch.bytes;
-                if last == Some(track) {
-                    continue;
-                }
-                self.give(&room, track, batch, false, &events).await;
-                free(&room, bytes);
+                let added = self.add(room, track, batch, events).await;
+                free(room, bytes);
+                added?;
             }
             if over {
-                let batch = room.lock().tracks.remove(&SESSION_TRACK).map(|mut last| last.take());
-                if let Some(batch) = batch {
-                    self.give(&room, SESSION_TRACK, batch, true, &events).await;
+                let last = room.lock().tracks.remove(&SESSION_TRACK).map(|mut last| last.take());
+                if let Some(batch) = last {
+                    self.add(room, SESSION_TRACK, batch, events).await?;
                 }
-                return;
+                return self.close(room, true, events).await;
+            }
+            if self.sheet.as_ref().is_some_and(|sheet| sheet.is_due(room.at())) {
+                self.close(room, false, events).await?;
+                self.packer = Packer::new();
             }
         }
     }
 
-    /// A batch as segments, one after another. `last`: the recording ends with it.
-    async fn give(&mut self, room: &Room, track: u32, batch: Batch, last: bool, events: &Events) {
+    /// Adds a batch to the sheet, and gives away what is full on the way.
+    async fn add(
+        &mut self,
+        room: &Room,
+        track: u32,
+        batch: Batch,
+        events: &Events,
+    ) -> Result<(), Stopped> {
+        let mut packer = std::mem::take(&mut self.packer);
+        let since = batch.since;
         // The processor's work, and the session goes on meanwhile.
-        let made = tokio::task::spawn_blocking(move || segments(&batch)).await;
-        let made = made.unwrap_or_else(|error| {
-            tracing::error!(%error, "a recording's segment was not made");
-            Vec::new()
+        let packed = tokio::task::spawn_blocking(move || {
+            let frames = frames(&batch, &mut packer);
+            (frames, packer)
         });
-        let count = made.len();
-        for (at, Made { first, last: to, compressed, payload }) in made.into_iter().enumerate() {
-            let recorded = Recorded {
-                number: self.next,
+        let frames = match packed.await {
+            Ok((frames, packer)) => {
+                self.packer = packer;
+                frames
+            }
+            Err(error) => {
+                tracing::error!(%error, "a recording's segment was not made");
+                return Ok(());
+            }
+        };
+        for frame in frames {
+            let room_left = self.most();
+            if !self.sheet.as_ref().is_some_and(|sheet| sheet.takes(track, &frame, room_left)) {
+                self.close(room, false, events).await?;
+            }
+            let sheet = self.sheet.get_or_insert_with(|| Sheet {
                 track,
-                first_ms: room.begun_ms + millis(first),
-                last_ms: room.begun_ms + millis(to),
-                compressed: compressed.then_some(true),
-                end: (last && at + 1 == count).then_some(true),
-                payload: payload.into(),
-            };
-            self.next += 1;
-            // It fails only when the session is no more.
-            if let Ok(permit) = self.permits.0.acquire().await {
-                permit.forget();
-            }
-            if let Err(denied) = events.send(WorkerEvent::Recorded(recorded)).await {
-                tracing::debug!(%denied, "a segment has nowhere to go");
-                return;
-            }
+                first: frame.first,
+                last: frame.last,
+                since,
+                text: 0,
+                payload: Vec::new(),
+            });
+            sheet.last = frame.last;
+            sheet.text += frame.text;
+            sheet.payload.extend_from_slice(&frame.bytes);
         }
+        Ok(())
+    }
+
+    /// Gives the sheet away. `end`: the recording ends with it.
+    async fn close(&mut self, room: &Room, end: bool, events: &Events) -> Result<(), Stopped> {
+        let Some(mut sheet) = self.sheet.take() else { return Ok(()) };
+        let mut key = None;
+        if let Some(sealer) = &self.sealer {
+            sealer.seal(self.next, sheet.track, &mut sheet.payload)?;
+            key = self.next.is_multiple_of(KEY_EVERY).then(|| sealer.wrapped().to_vec().into());
+        }
+        let recorded = Recorded {
+            number: self.next,
+            track: sheet.track,
+            first_ms: room.begun_ms + millis(sheet.first),
+            last_ms: room.begun_ms + millis(sheet.last),
+            compressed: Some(true),
+            end: end.then_some(true),
+            payload: sheet.payload.into(),
+            sealed: self.sealer.is_some().then_some(true),
+            key,
+        };
+        self.next += 1;
+        self.permits.0.acquire().await.map_err(|_| Stopped::Gone)?.forget();
+        events.send(WorkerEvent::Recorded(recorded)).await.map_err(|_| Stopped::Gone)
     }
 }
 
-/// Waits until some track has a segment's worth, or has waited long enough. Whether all is over.
-async fn due(room: &Room) -> bool {
+/// Waits until some track has a frame's worth, or something has waited long enough. Whether all is
+/// over.
+async fn due(room: &Room, sheet: Option<&Sheet>) -> bool {
     loop {
         let next = {
             let state = room.lock();
@@ -114,7 +214,8 @@ async fn due(room: &Room) -> bool {
             if state.tracks.values().any(|track| track.pending() >= RECORD_SEGMENT) {
                 return false;
             }
-            state.tracks.values().filter_map(super::Buffer::since).min()
+            let tracks = state.tracks.values().filter_map(super::Buffer::since);
+            tracks.chain(sheet.map(|sheet| sheet.since)).min()
         };
         let waited = async {
             match next {
@@ -129,19 +230,24 @@ async fn due(room: &Room) -> bool {
     }
 }
 
-/// What is due, by track; all of it at the end, but for the session's own track.
-fn take(room: &Room, over: bool) -> Vec<(u32, Batch)> {
+/// What is due, by track; all of it at the end, but for the session's own track. What goes into a
+/// sheet that is due goes with it.
+fn take(room: &Room, sheet: Option<&Sheet>, over: bool) -> Vec<(u32, Batch)> {
     let now = room.at();
+    let closing = sheet.filter(|sheet| sheet.is_due(now)).map(|sheet| sheet.track);
     let mut state = room.lock();
     let mut batches = Vec::new();
     for (number, track) in &mut state.tracks {
-        let waited = track.since().is_some_and(|since| now >= since + SEGMENT_TIME);
+        let Some(since) = track.since() else { continue };
+        let waited = now >= since + SEGMENT_TIME || closing == Some(*number);
         let due = over || waited || track.pending() >= RECORD_SEGMENT;
         if due && !(over && *number == SESSION_TRACK) {
             batches.push((*number, track.take()));
         }
     }
     state.tracks.retain(|_, track| !track.is_closed() || track.since().is_some());
+    // The sheet's own track first: what follows on it opens no new one.
+    batches.sort_by_key(|(number, _)| Some(*number) != sheet.map(|sheet| sheet.track));
     batches
 }
 
@@ -156,17 +262,20 @@ fn free(room: &Room, bytes: usize) {
     room.freed.notify_waiters();
 }
 
-struct Made {
+/// Some of a track's lines, compressed.
+struct Frame {
     first: Duration,
     last: Duration,
-    compressed: bool,
-    payload: Vec<u8>,
+    /// Bytes of the lines.
+    text: usize,
+    bytes: Vec<u8>,
 }
 
-/// Lines, cut where a segment is full. A batch without a line makes none, but for a header's.
-fn segments(batch: &Batch) -> Vec<Made> {
+/// Lines, cut where a frame is full. A batch without a line makes none, but for a header's.
+fn frames(batch: &Batch, packer: &mut Packer) -> Vec<Frame> {
     let mut made = Vec::new();
     let mut lines = batch.header.clone().unwrap_or_default();
+    lines.reserve(batch.text.len() + batch.text.len() / 8);
     let mut line = String::new();
     let first = batch.pieces.first().map_or(batch.before, |piece| piece.at);
     let (mut first, mut last, mut before, mut begin) = (first, first, batch.before, 0);
@@ -174,9 +283,11 @@ fn segments(batch: &Batch) -> Vec<Made> {
         let text = batch.text.get(begin..begin + piece.length).unwrap_or_default();
         begin += piece.length;
         line.clear();
-        cast::event(piece.at.saturating_sub(before), piece.code, text, &mut line);
-        if !lines.is_empty() && lines.len() + line.len() > TEXT_MAX {
-            made.push(finish(&lines, first, last));
+        // Cut before they are subtracted, so that a track's times never run from the session's.
+        let after = millis(piece.at).saturating_sub(millis(before));
+        cast::event(Duration::from_millis(after), piece.code, text, &mut line);
+        if !lines.is_empty() && lines.len() + line.len() > FRAME_TEXT_MAX {
+            made.extend(packed(&lines, (first, last), packer));
             lines.clear();
             first = piece.at;
         }
@@ -185,20 +296,17 @@ fn segments(batch: &Batch) -> Vec<Made> {
         last = piece.at;
     }
     if !lines.is_empty() {
-        made.push(finish(&lines, first, last));
+        made.extend(packed(&lines, (first, last), packer));
     }
     made
 }
 
-fn finish(lines: &str, first: Duration, last: Duration) -> Made {
-    match zstd::bulk::compress(lines.as_bytes(), LEVEL) {
-        Ok(smaller) if smaller.len() < lines.len() => {
-            Made { first, last, compressed: true, payload: smaller }
-        }
-        Ok(_) => Made { first, last, compressed: false, payload: lines.as_bytes().to_vec() },
+fn packed(lines: &str, (first, last): (Duration, Duration), packer: &mut Packer) -> Option<Frame> {
+    match packer.frame(lines) {
+        Ok(bytes) => Some(Frame { first, last, text: lines.len(), bytes }),
         Err(error) => {
-            tracing::warn!(%error, "a segment is not compressed");
-            Made { first, last, compressed: false, payload: lines.as_bytes().to_vec() }
+            tracing::error!(%error, bytes = lines.len(), "a part of a recording is lost");
+            None
         }
     }
 }

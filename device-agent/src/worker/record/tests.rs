@@ -1,4 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+use belay_proto::ids::{DeviceId, SessionId};
+use belay_proto::recording::Segment;
+use belay_tunnel::recording::{Sealer, unpack};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -16,9 +19,13 @@ struct Rig {
 }
 
 fn rig(policy: Policy) -> Rig {
+    sealing_rig(policy, None)
+}
+
+fn sealing_rig(policy: Policy, sealer: Option<Sealer>) -> Rig {
     let recorder = Recorder::new(policy);
     let permits = Permits::new();
-    let scribe = Scribe::new(&recorder, permits.clone());
+    let scribe = Scribe::new(&recorder, permits.clone(), sealer);
     let (sender, told) = mpsc::channel(1024);
     let events = Events::new(sender, recorder.clone());
     let scribe = tokio::spawn(scribe.write(events));
@@ -51,12 +58,26 @@ impl Rig {
 }
 
 fn text(recorded: &Recorded) -> String {
-    let bytes = if recorded.compressed == Some(true) {
-        zstd::bulk::decompress(&recorded.payload, belay_proto::recording::TEXT_MAX).unwrap()
-    } else {
-        recorded.payload.to_vec()
-    };
-    String::from_utf8(bytes).unwrap()
+    unpack(&segment(recorded)).unwrap()
+}
+
+/// As the supervisor makes it.
+fn segment(recorded: &Recorded) -> Segment {
+    Segment {
+        version: belay_proto::recording::VERSION,
+        session: SessionId::from_uuid(uuid::Uuid::from_u128(1)),
+        device: DeviceId::from_uuid(uuid::Uuid::from_u128(2)),
+        number: recorded.number,
+        before: vec![0; 32].into(),
+        track: recorded.track,
+        first_ms: recorded.first_ms,
+        last_ms: recorded.last_ms,
+        compressed: recorded.compressed,
+        sealed: recorded.sealed,
+        end: None,
+        payload: recorded.payload.clone(),
+        key: recorded.key.clone(),
+    }
 }
 
 /// A track's header and events.
@@ -130,8 +151,11 @@ async fn a_flood_is_cut_into_segments_that_fit_and_nothing_is_missing() {
         }
     }
     all.extend(rig.end().await);
-    assert!(all.iter().all(|recorded| text(recorded).len() <= belay_proto::recording::TEXT_MAX));
     assert_eq!(shown(&all, 1, "o"), flood);
+    let most = belay_proto::recording::PAYLOAD_MAX;
+    assert!(all.iter().all(|recorded| recorded.payload.len() <= most));
+    let longest = all.iter().map(|recorded| text(recorded).len()).max().unwrap();
+    assert!(longest > 200 * 1024, "segments of {longest} bytes of text at most");
 }
 
 #[tokio::test]
@@ -140,7 +164,7 @@ async fn a_program_waits_for_a_required_recording_and_not_for_long_for_another()
         let rig = rig(policy);
         let track = rig.recorder.command(1, None);
         // Nobody hears, so segments stop at the permits.
-        for _ in 0..2_000 {
+        for _ in 0..8_000 {
             if timeout(2 * HOLD, track.room()).await.is_err() {
                 return (rig, track, true);
             }
@@ -188,4 +212,25 @@ async fn without_a_recording_nothing_is_told_and_nothing_waited_for() {
     rig.recorder.end("over");
     (&mut rig.scribe).await.unwrap();
     assert!(rig.told.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn what_is_sealed_leaves_the_worker_as_nothing_but_noise() {
+    let auditor = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    let recipients = belay_tunnel::recording::recipients(&[auditor]).unwrap();
+    let session = SessionId::from_uuid(uuid::Uuid::from_u128(1));
+    let rig = sealing_rig(Policy::Required, Some(Sealer::new(session, &recipients).unwrap()));
+    let track = rig.recorder.command(1, Some("cat secret"));
+    track.output("the secret is out\n".repeat(20_000).as_bytes());
+    drop(track);
+    let all = rig.end().await;
+    assert!(all.len() > 1);
+    for recorded in &all {
+        assert_eq!((recorded.sealed, recorded.compressed), (Some(true), Some(true)));
+        assert!(unpack(&segment(recorded)).is_err());
+        assert!(!recorded.payload.windows(6).any(|window| window == b"secret"));
+        let is_first = recorded.number == 0;
+        assert_eq!(recorded.key.is_some(), is_first, "{recorded:?}");
+    }
+    assert!(all[0].key.as_ref().unwrap().starts_with(b"age-encryption.org/v1\n"));
 }

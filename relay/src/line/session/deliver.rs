@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use belay_proto::grant::{Grant, VERSION};
 use belay_proto::limits::{DELIVER_DEADLINE, GRANT_OPEN_WITHIN};
+use belay_proto::recording::obligation;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::open::{Deliver, DeliverAnswer, Opened, ResumeWindows};
 use belay_tunnel::carrier::{RecvHalf, SendHalf};
@@ -77,10 +78,12 @@ pub(super) async fn deliver(
         issued: now,
         open_by: now.plus(GRANT_OPEN_WITHIN).min(session.ends),
         ends: session.ends,
-        obligations: shared.limits.recording.obligation().filter(|_| line.records).map(obliged),
+        obligations: obligations(shared, line),
         resume: (which != Which::First).then_some(true),
         windows: Some(windows),
         anew: (which == Which::Fresh).then_some(true),
+        recipients: (line.records && !shared.limits.recipients.is_empty())
+            .then(|| shared.limits.recipients.to_vec()),
     };
     let signed = shared.authority.sign_grant(&grant).map_err(|error| {
         tracing::error!(%error, "cannot sign a grant");
@@ -103,8 +106,12 @@ pub(super) async fn deliver(
     Ok((to_device, from_device, opened))
 }
 
-fn obliged(obligation: &str) -> Vec<String> {
-    vec![obligation.to_owned()]
+/// What the device must do besides. One that cannot record as is wanted here is obliged to nothing: it
+/// has the session because recording is not required.
+fn obligations(shared: &Shared, line: &LiveDevice) -> Option<Vec<String>> {
+    let record = shared.limits.recording.obligation().filter(|_| line.records)?;
+    let seal = (!shared.limits.recipients.is_empty()).then_some(obligation::SEAL);
+    Some([record].into_iter().chain(seal).map(str::to_owned).collect())
 }
 
 async fn exchange(

@@ -130,11 +130,12 @@ pub(super) fn offline(record: &DeviceRecord) -> Refused {
     )
 }
 
-/// Sessions must be recorded here, and this device's agent does not know how.
-pub(super) fn unrecorded(record: &DeviceRecord) -> Refused {
+/// Sessions must be recorded here, and this device's agent does not know how, or not how to seal it.
+pub(super) fn unrecorded(record: &DeviceRecord, sealed: bool) -> Refused {
+    let how = if sealed { "recorded and sealed" } else { "recorded" };
     Refused::new(
         Code::NotAllowed,
-        format!("sessions must be recorded, and the agent of {} cannot", record.name),
+        format!("sessions must be {how}, and the agent of {} cannot", record.name),
         "upgrade it, or give its disk room: its log says which",
     )
 }

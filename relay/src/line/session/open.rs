@@ -38,7 +38,7 @@ pub(super) async fn open(
     let allowed = judge::permitted(&user, &record, &kind, &login)?;
     let line = shared.registry.device(record.id).ok_or_else(|| judge::offline(&record))?;
     if shared.limits.recording == Policy::Required && !line.records {
-        return Err(judge::unrecorded(&record));
+        return Err(judge::unrecorded(&record, !shared.limits.recipients.is_empty()));
     }
     let bounds = (shared.limits.sessions_per_device, shared.limits.sessions_per_user);
     let (guard, _) = shared

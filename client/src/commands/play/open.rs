@@ -1,0 +1,101 @@
+//! Opening a sealed recording with an auditor's key.
+//!
+//! The recording's key is in it, wrapped by age for its auditors; whose secret key unwraps it reads all
+//! of its segments. Nothing of the secret leaves this machine.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use age::x25519::Identity;
+use age::{DecryptError, Decryptor};
+use belay_tunnel::recording::{KEY_BYTES, Opener};
+use zeroize::Zeroizing;
+
+use super::proof::{Proven, broken};
+use crate::failure::Failure;
+
+/// Longest identity file: a few hundred keys.
+const IDENTITY_MAX: u64 = 64 * 1024;
+
+/// A device writes one key many times. One that writes others is not followed for ever.
+const KEYS_TRIED: usize = 4;
+
+/// Whether anything in it is sealed.
+pub(super) fn is_sealed(proven: &Proven) -> bool {
+    proven.segments.iter().any(|segment| segment.sealed == Some(true))
+}
+
+/// Nobody gave a key.
+pub(super) fn locked() -> Failure {
+    Failure::new("recording-sealed", "the recording is sealed to auditors' keys")
+        .remedy("give the file of your secret key: --identity FILE; --json and --save work without")
+}
+
+/// What opens the recording, by the secret keys of an age identity file.
+pub(super) fn opener(proven: &Proven, file: &Path) -> Result<Opener, Failure> {
+    let identities = identities(file)?;
+    let mut tried: Vec<&[u8]> = Vec::new();
+    for key in proven.segments.iter().filter_map(|segment| segment.key.as_deref()) {
+        if tried.contains(&key.as_slice()) {
+            continue;
+        }
+        if tried.len() >= KEYS_TRIED {
+            break;
+        }
+        tried.push(key);
+        if let Some(key) = unwrapped(key, &identities)?
+            && let Some(opener) = Opener::new(proven.session, key.as_ref())
+        {
+            return Ok(opener);
+        }
+    }
+    if tried.is_empty() {
+        return Err(broken("it is sealed, and no segment with its key is left"));
+    }
+    Err(Failure::new(
+        "recording-sealed",
+        format!("the recording is not sealed to a key in {}", file.display()),
+    )
+    .remedy("it was sealed to the recording_recipients of its day; ask whoever has one of those"))
+}
+
+/// The recording's key, when it is for one of these.
+fn unwrapped(
+    wrapped: &[u8],
+    identities: &[Identity],
+) -> Result<Option<Zeroizing<[u8; KEY_BYTES]>>, Failure> {
+    let damaged = || broken("its wrapped key is damaged");
+    let decryptor = Decryptor::new(wrapped).map_err(|_| damaged())?;
+    let all = identities.iter().map(|identity| identity as &dyn age::Identity);
+    let mut reader = match decryptor.decrypt(all) {
+        Ok(reader) => reader,
+        Err(DecryptError::NoMatchingKeys) => return Ok(None),
+        Err(_) => return Err(damaged()),
+    };
+    let mut key = Zeroizing::new([0; KEY_BYTES]);
+    reader.read_exact(key.as_mut()).map_err(|_| damaged())?;
+    Ok(Some(key))
+}
+
+/// The secret keys in a file, as `age-keygen` writes it.
+fn identities(file: &Path) -> Result<Vec<Identity>, Failure> {
+    let cannot = |cause: &str| {
+        Failure::new("file", format!("cannot read keys from {}: {cause}", file.display())).remedy(
+            "age-keygen -o FILE makes such a file; its public key goes to the relay's operator",
+        )
+    };
+    let read = || -> std::io::Result<Zeroizing<String>> {
+        let mut text = Zeroizing::new(String::new());
+        std::fs::File::open(file)?.take(IDENTITY_MAX).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|error| cannot(&error.to_string()))?;
+    let lines =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let read = |(at, line): (usize, &str)| {
+        let nth = at + 1;
+        line.parse().map_err(|_| cannot(&format!("key {nth} is no AGE-SECRET-KEY-1 of X25519")))
+    };
+    let all: Vec<Identity> = lines.enumerate().map(read).collect::<Result<_, _>>()?;
+    if all.is_empty() { Err(cannot("there is none")) } else { Ok(all) }
+}

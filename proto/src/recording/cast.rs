@@ -106,7 +106,7 @@ pub fn string(text: &str, out: &mut String) {
     out.push('"');
     let mut rest = text;
     // What is found is ASCII, so both ends are boundaries of characters.
-    while let Some(at) = rest.bytes().position(is_escaped) {
+    while let Some(at) = first_escaped(rest.as_bytes()) {
         let (plain, from) = rest.split_at(at);
         out.push_str(plain);
         let mut bytes = from.bytes();
@@ -126,6 +126,17 @@ pub fn string(text: &str, out: &mut String) {
     }
     out.push_str(rest);
     out.push('"');
+}
+
+/// The first byte that is not written as it is. Most text has none for long, and sixteen are looked at
+/// in one go.
+fn first_escaped(bytes: &[u8]) -> Option<usize> {
+    let (blocks, _) = bytes.as_chunks::<16>();
+    let is_plain =
+        |block: &&[u8; 16]| !block.iter().fold(false, |any, byte| any | is_escaped(*byte));
+    let plain = 16 * blocks.iter().take_while(is_plain).count();
+    let rest = bytes.get(plain..).unwrap_or_default();
+    rest.iter().position(|byte| is_escaped(*byte)).map(|at| plain + at)
 }
 
 const fn is_escaped(byte: u8) -> bool {

@@ -34,6 +34,10 @@ impl Utf8 {
                 }
             }
         }
+        // As good as always, and several times faster.
+        if let Ok(text) = std::str::from_utf8(rest) {
+            return out.push_str(text);
+        }
         let mut chunks = rest.utf8_chunks().peekable();
         while let Some(chunk) = chunks.next() {
             out.push_str(chunk.valid());

@@ -117,8 +117,8 @@ impl Ours {
     ) -> Result<Self> {
         let deployment = Deployment::init(lab, "relay", 443)?;
         let config = deployment.data.join("relay.toml");
-        let text = std::fs::read_to_string(&config).context("reading relay.toml")?;
-        std::fs::write(&config, text + settings).context("writing relay.toml")?;
+        let written = std::fs::read_to_string(&config).context("reading relay.toml")?;
+        std::fs::write(&config, written + settings).context("writing relay.toml")?;
         let relay = deployment.start(lab)?;
         let home = lab.dir().join("home");
         let laptop = lab.ns("laptop");

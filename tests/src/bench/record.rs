@@ -131,9 +131,10 @@ pub fn measure(plan: &Plan, table: &mut Table) -> Result<()> {
             unit: Unit::MegabytesPerSecond,
             goal: Goal::TimesAtLeast(0.97),
         });
+        let [with, without] = memory;
         table.push(Row {
             figure: format!("the worker's greatest memory meanwhile, {name}, more by"),
-            ours: (memory[0] - memory[1]).max(0.0) / 1024.0,
+            ours: (with - without).max(0.0) / 1024.0,
             peer: None,
             unit: Unit::Mebibytes,
             goal: Goal::AtMost(1.0),
@@ -154,7 +155,7 @@ pub fn measure(plan: &Plan, table: &mut Table) -> Result<()> {
         }
     }
     for (share, name) in [(0.5, "p50"), (0.99, "p99")] {
-        let [recorded, unrecorded] = [0, 1].map(|side| ms(samples[side].quantile(share)));
+        let [recorded, unrecorded] = samples.each_ref().map(|one| ms(one.quantile(share)));
         table.push(Row {
             figure: format!("echo {name} in a terminal, recorded, and not"),
             ours: recorded,

@@ -276,22 +276,21 @@ fn frames(batch: &Batch, packer: &mut Packer) -> Vec<Frame> {
     let mut made = Vec::new();
     let mut lines = batch.header.clone().unwrap_or_default();
     lines.reserve(batch.text.len() + batch.text.len() / 8);
-    let mut line = String::new();
     let first = batch.pieces.first().map_or(batch.before, |piece| piece.at);
     let (mut first, mut last, mut before, mut begin) = (first, first, batch.before, 0);
     for piece in &batch.pieces {
         let text = batch.text.get(begin..begin + piece.length).unwrap_or_default();
         begin += piece.length;
-        line.clear();
+        let end = lines.len();
         // Cut before they are subtracted, so that a track's times never run from the session's.
         let after = millis(piece.at).saturating_sub(millis(before));
-        cast::event(Duration::from_millis(after), piece.code, text, &mut line);
-        if !lines.is_empty() && lines.len() + line.len() > FRAME_TEXT_MAX {
+        cast::event(Duration::from_millis(after), piece.code, text, &mut lines);
+        if end > 0 && lines.len() > FRAME_TEXT_MAX {
+            let line = lines.split_off(end);
             made.extend(packed(&lines, (first, last), packer));
-            lines.clear();
+            lines = line;
             first = piece.at;
         }
-        lines.push_str(&line);
         before = piece.at;
         last = piece.at;
     }

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Attach(commands::attach::Args),
     /// List open sessions
     Sessions(commands::sessions::Args),
+    /// Look on at another person's session as it goes on
+    Watch(commands::watch::Args),
     /// End a session for good
     Kill(commands::kill::Args),
     /// Show what was recorded of a session, once it is checked

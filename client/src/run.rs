@@ -59,6 +59,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Attach(args) => commands::attach::run(context, args).await,
         Command::Proxy(args) => commands::proxy::run(context, args).await.map(done),
         Command::Sessions(args) => commands::sessions::run(context, args).await.map(done),
+        Command::Watch(args) => commands::watch::run(context, args).await.map(done),
         Command::Kill(args) => commands::kill::run(context, args).await.map(done),
         Command::Play(args) => commands::play::run(context, args).await.map(done),
         Command::Recording(args) => commands::recording::run(context, args).await.map(done),

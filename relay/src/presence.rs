@@ -4,6 +4,8 @@ use belay_proto::api;
 use belay_proto::ids::{DeviceId, SessionId};
 use belay_proto::time::UnixTime;
 
+use crate::store::Passed;
+
 /// A device's line at this moment.
 #[derive(Debug, Clone)]
 pub struct Present {
@@ -19,8 +21,11 @@ pub trait Presence: Send + Sync + 'static {
     /// a device.
     fn line(&self, device: DeviceId) -> Option<Present>;
 
-    /// Whether a session has a client now.
-    fn is_attached(&self, session: SessionId) -> bool;
+    /// Whether the device holds a line. Asks the device nothing.
+    fn holds_line(&self, device: DeviceId) -> bool;
+
+    /// What has passed over a session's present attachment; `None` when it has no client now.
+    fn attached(&self, session: SessionId) -> Option<Passed>;
 }
 
 /// No device holds a line: for a relay without its QUIC side, in tests.
@@ -32,7 +37,11 @@ impl Presence for NobodyPresent {
         None
     }
 
-    fn is_attached(&self, _: SessionId) -> bool {
+    fn holds_line(&self, _: DeviceId) -> bool {
         false
+    }
+
+    fn attached(&self, _: SessionId) -> Option<Passed> {
+        None
     }
 }

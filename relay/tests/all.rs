@@ -22,6 +22,8 @@ mod kill;
 mod limits;
 #[path = "all/lines.rs"]
 mod lines;
+#[path = "all/listing.rs"]
+mod listing;
 #[path = "all/login.rs"]
 mod login;
 #[path = "all/manage.rs"]
@@ -44,5 +46,7 @@ mod support;
 mod twins;
 #[path = "all/upgrade.rs"]
 mod upgrade;
+#[path = "all/watch.rs"]
+mod watch;
 #[path = "all/witness.rs"]
 mod witness;

@@ -1,6 +1,7 @@
 //! `belay kill SESSION --reason TEXT`
 
 use belay_proto::api::{KillRequest, Killed, Session, path};
+use belay_proto::error_line::printable;
 use belay_proto::ids::SessionId;
 use hyper::Method;
 
@@ -44,7 +45,7 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
         return output::json(&killed);
     }
     let Killed { session, user, device, login, device_online } = killed;
-    output::line(format!("ended: {session} ({user}, {login}@{device})"))?;
+    output::line(printable(&format!("ended: {session} ({user}, {login}@{device})")))?;
     if !device_online {
         output::note(format!(
             "{device} has no line: what runs there in this session ends when it is back"

@@ -21,6 +21,7 @@ pub mod shell;
 pub mod ssh_config;
 pub mod token;
 pub mod user;
+pub mod watch;
 mod which;
 pub mod whoami;
 

@@ -59,6 +59,11 @@ mod tests {
             attachments: 1,
             bytes_up: 0,
             bytes_down: 0,
+            over: None,
+            ending: None,
+            device_online: None,
+            recording: None,
+            watched_by: Vec::new(),
         }
     }
 

@@ -22,7 +22,9 @@ pub use log::{
 pub use recording::Recording;
 pub use retention::{Hold, HoldRelease, HoldRequest, Reason, RecordingDeleted};
 pub use search::{MAX_SEARCH_HITS, MAX_SEARCH_TEXT, SearchAnswer, SearchHit, SearchRequest};
-pub use session::{KillRequest, Killed, Session};
+pub use session::{
+    KillRequest, Killed, MAX_SESSIONS, Session, SessionOver, SessionsPage, SessionsRequest,
+};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -48,8 +50,13 @@ pub mod path {
     /// POST [`super::TokenRequest`] → [`super::TokenAnswer`].
     pub const TOKENS: &str = "/v1/tokens";
     /// GET → list of open [`super::Session`]: the caller's own, and everybody's for who manages
-    /// people.
+    /// people or reads evidence.
     pub const SESSIONS: &str = "/v1/sessions";
+    /// GET → [`super::Session`], open or not.
+    pub const SESSION: &str = "/v1/sessions/{session}";
+    /// POST [`super::SessionsRequest`] → [`super::SessionsPage`]: ended ones too, of the same
+    /// people. That everybody's are read is recorded, so that this is no GET.
+    pub const SESSIONS_ALL: &str = "/v1/sessions/all";
     /// POST [`super::KillRequest`] → [`super::Killed`]: ends a session for good. Its own user may,
     /// and who has the right to end sessions.
     pub const SESSION_KILL: &str = "/v1/sessions/{session}/kill";
@@ -65,6 +72,9 @@ pub mod path {
     pub const HOLDS: &str = "/v1/holds";
     /// POST [`super::Reason`] → [`super::Hold`]; `{hold}` is its number.
     pub const HOLD_RELEASE: &str = "/v1/holds/{hold}/release";
+    /// GET → the same bytes; where there are none yet the answer waits for them, for some 20 s at
+    /// most, and is empty then.
+    pub const RECORDING_LIVE: &str = "/v1/recordings/{session}/{from}/live";
     /// POST [`super::UserRequest`] → [`super::UserAnswer`]; GET → list of [`super::User`].
     pub const USERS: &str = "/v1/users";
     /// PATCH [`super::UserChange`] → [`super::UserChanged`]; `{user}` is a name.

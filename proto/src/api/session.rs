@@ -6,7 +6,10 @@ use crate::ids::SessionId;
 use crate::names::{DeviceName, UserName};
 use crate::time::UnixTime;
 
-/// One open session.
+/// Most sessions on one page of [`SessionsPage`].
+pub const MAX_SESSIONS: u32 = 500;
+
+/// One session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Id.
@@ -27,10 +30,61 @@ pub struct Session {
     pub attached: bool,
     /// How often one was.
     pub attachments: u64,
-    /// Bytes to the device, as far as attachments have ended.
+    /// Bytes to the device so far.
     pub bytes_up: u64,
     /// Bytes from it.
     pub bytes_down: u64,
+    /// How it ended, once it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<SessionOver>,
+    /// Somebody ends it: who and why, in one line. It is over in a moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<String>,
+    /// Whether its device holds a line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_online: Option<bool>,
+    /// Its recording as the relay has it: `none`, or one of [`super::Recording::state`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<String>,
+    /// Who looks on now, as its recording grows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub watched_by: Vec<UserName>,
+}
+
+/// How a session ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionOver {
+    /// When.
+    pub at: UnixTime,
+    /// Why, in one line.
+    pub why: String,
+}
+
+/// Asks for sessions, ended ones too, the newest first. What is absent restricts nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionsRequest {
+    /// This person's, by name.
+    pub user: Option<String>,
+    /// On this device, by name or UUID.
+    pub device: Option<String>,
+    /// As this account there.
+    pub login: Option<String>,
+    /// Opened then or later.
+    pub since: Option<UnixTime>,
+    /// Older than this one: the last of the page before.
+    pub before: Option<SessionId>,
+    /// So many at most, 1 to [`MAX_SESSIONS`].
+    pub count: u32,
+}
+
+/// Sessions, the newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionsPage {
+    /// At most as many as were asked for.
+    pub sessions: Vec<Session>,
+    /// Whether there are older ones.
+    pub more: bool,
 }
 
 /// Ends a session.

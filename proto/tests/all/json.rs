@@ -62,6 +62,7 @@ fn requests_of_the_first_release_are_read_strictly() {
     request::<api::LogSessionRequest>("log-session-request");
     request::<api::EvidenceRequest>("evidence-request");
     request::<api::SearchRequest>("search-request");
+    request::<api::SessionsRequest>("sessions-request");
 }
 
 #[test]
@@ -88,6 +89,8 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::Evidence>("evidence");
     answer::<api::SessionFacts>("session-facts");
     answer::<api::SearchAnswer>("search-answer");
+    answer::<api::Session>("session");
+    answer::<api::SessionsPage>("sessions-page");
 }
 
 #[test]
@@ -110,12 +113,21 @@ fn every_path_is_the_one_of_the_first_release() {
             "/v1/recordings/{session}/{from}"
         ]
     );
-    use api::path::{SESSION_KILL, SESSIONS};
-    assert_eq!([SESSIONS, SESSION_KILL], ["/v1/sessions", "/v1/sessions/{session}/kill"]);
+    assert_eq!(api::path::RECORDING_LIVE, "/v1/recordings/{session}/{from}/live");
     use api::path::{EVIDENCE, LOG_SESSION, SEARCH};
     assert_eq!(
         [LOG_SESSION, EVIDENCE, SEARCH],
         ["/v1/audit/session", "/v1/evidence", "/v1/search"]
+    );
+    use api::path::{SESSION, SESSION_KILL, SESSIONS, SESSIONS_ALL};
+    assert_eq!(
+        [SESSIONS, SESSION, SESSIONS_ALL, SESSION_KILL],
+        [
+            "/v1/sessions",
+            "/v1/sessions/{session}",
+            "/v1/sessions/all",
+            "/v1/sessions/{session}/kill"
+        ]
     );
     use api::path::{LOG_CHECKPOINT, LOG_CONSISTENCY, LOG_ENTRIES, LOG_INCLUSION};
     assert_eq!(

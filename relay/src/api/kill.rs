@@ -54,7 +54,7 @@ pub(super) async fn kill(
         user: user.name,
         device: device.name,
         login: session.login.to_string(),
-        device_online: api.presence.line(session.device).is_some(),
+        device_online: api.presence.holds_line(session.device),
     }))
 }
 

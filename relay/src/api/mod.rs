@@ -18,6 +18,7 @@ mod search;
 mod sessions;
 mod tokens;
 mod users;
+mod watch;
 
 use std::future::{Ready, ready};
 use std::sync::Arc;
@@ -46,6 +47,7 @@ pub use answer::Failure;
 use body::Strict;
 pub use gate::{Caller, Need, Peer};
 use readings::Readings;
+pub use watch::WATCH_WAIT;
 
 /// The relay's software, as it says to peers.
 pub const SOFTWARE: &str = concat!("belay-relay/", env!("CARGO_PKG_VERSION"));
@@ -145,6 +147,8 @@ routes! {
     PATCH path::DEVICE => devices::change,
         Need::OneOf(&[AdminRight::EditDevice, AdminRight::DeviceStatus]);
     GET path::SESSIONS => sessions::list, Need::Person;
+    GET path::SESSION => sessions::one, Need::Person;
+    POST path::SESSIONS_ALL => sessions::all, Need::Person;
     POST path::SESSION_KILL => kill::kill, Need::Person;
     GET path::RECORDINGS => recordings::list, Need::OneOf(&[AdminRight::ReadEvidence]);
     GET path::RECORDING => recordings::page, Need::OneOf(&[AdminRight::ReadEvidence]);
@@ -152,6 +156,7 @@ routes! {
     GET path::HOLDS => retention::holds, Need::OneOf(&[AdminRight::ReadEvidence]);
     POST path::HOLDS => retention::hold, Need::OneOf(&[AdminRight::HoldEvidence]);
     POST path::HOLD_RELEASE => retention::release, Need::OneOf(&[AdminRight::DeleteEvidence]);
+    GET path::RECORDING_LIVE => watch::next, Need::OneOf(&[AdminRight::ReadEvidence]);
     POST path::TOKENS => tokens::create, Need::OneOf(&[AdminRight::CreateToken]);
     GET path::USERS => users::list, Need::OneOf(&[AdminRight::ManageUsers]);
     POST path::USERS => users::add, Need::OneOf(&[AdminRight::ManageUsers]);

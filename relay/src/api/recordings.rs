@@ -86,7 +86,7 @@ pub(super) async fn page(
 }
 
 /// What the disk gave.
-fn read<T>(read: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, Failure> {
+pub(super) fn read<T>(read: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, Failure> {
     let error = match read {
         Ok(Ok(read)) => return Ok(read),
         Ok(Err(error)) => error.to_string(),

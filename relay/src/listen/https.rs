@@ -108,6 +108,7 @@ pub async fn serve(
     let _cut = shared.cut.clone().drop_guard();
     let tasks = TaskTracker::new();
     accept(&shared, limits, listener, &tasks).await;
+    shared.api.recordings.watching.stop();
     tasks.close();
     if timeout(drain, tasks.wait()).await.is_err() {
         tracing::warn!(connections = tasks.len(), "cutting HTTPS requests that did not finish");

@@ -6,12 +6,13 @@
 //! payload, which may be sealed.
 //!
 //! `file` is one recording's file, `receive` a device's stream, `delete` takes one away, `walk` reads
-//! one again.
+//! one again, `watching` is who looks on as it grows.
 
 mod delete;
 mod file;
 mod receive;
 mod walk;
+mod watching;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ pub(crate) use delete::Leaving;
 pub use delete::Room;
 pub(crate) use receive::{Desk, receive};
 pub(crate) use walk::{Walk, WalkError};
+pub use watching::{TooMany, Watching};
 
 /// The directory in the data directory.
 const DIR: &str = "recordings";
@@ -99,6 +101,8 @@ pub struct Recordings {
     tails: DashMap<SessionId, Arc<Mutex<Option<Tail>>>>,
     leaving: DashSet<SessionId>,
     writers: Semaphore,
+    /// Who looks on.
+    pub watching: Watching,
 }
 
 impl Recordings {
@@ -110,7 +114,8 @@ impl Recordings {
         let dir = data.join(DIR);
         private_file::make_dir(&dir)?;
         let (tails, leaving) = (DashMap::new(), DashSet::new());
-        Ok(Arc::new(Self { dir, tails, leaving, writers: Semaphore::new(WRITERS) }))
+        let (writers, watching) = (Semaphore::new(WRITERS), Watching::default());
+        Ok(Arc::new(Self { dir, tails, leaving, writers, watching }))
     }
 
     /// Whether nothing of a session's recording is here.
@@ -183,6 +188,9 @@ impl Recordings {
         // After a failed write the file is looked at anew.
         if !kept.iter().any(|one| matches!(one, Err(KeepError::Disk(..)))) {
             *tail = Some(open);
+        }
+        if kept.iter().any(|one| matches!(one, Ok(Kept { again: false, .. }))) {
+            self.watching.grown(session);
         }
         Ok(kept)
     }

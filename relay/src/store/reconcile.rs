@@ -67,6 +67,8 @@ impl Tx {
         for id in alive {
             let known = by_id(&mut self.conn, *id).await?.filter(|known| known.device == device);
             let why = match known {
+                // It was ended, and closing it failed: the device's own word closes it.
+                Some(SessionRecord { over: None, killed: Some(line), .. }) => line,
                 Some(SessionRecord { over: None, .. }) => continue,
                 Some(SessionRecord { over: Some(over), .. }) => over.why,
                 None => "the relay knows no such session".to_owned(),

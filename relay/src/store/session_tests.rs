@@ -144,6 +144,33 @@ async fn a_device_that_comes_back_settles_what_was_missed() {
 }
 
 #[tokio::test]
+async fn a_session_is_killed_once_while_it_is_open_and_its_device_is_told() {
+    let f = fixture().await;
+    let pump = device(&f, 1).await;
+    let opened = f.open(pump, 1).await;
+    let mut changes = f.store.changes();
+    let event = || opened.event(EventKind::SessionKilled);
+    let kill = |line: &str| f.store.kill_session(id(1), line.to_owned(), event());
+    assert!(kill("olga ended this session: x").await.unwrap());
+    assert_eq!(changes.recv().await, Ok(Change::SessionKilled(id(1))));
+    assert!(!kill("root ended this session: y").await.unwrap(), "it was");
+    assert_eq!(f.session(1).await.killed.as_deref(), Some("olga ended this session: x"));
+    assert_eq!(f.told(1).await, ["session-opened", "session-killed"]);
+    assert_eq!(f.open_ids(Whose::One(id(1))).await, [id(1)], "whoever holds it closes it");
+    // Nobody could: the device, when it is back, ends it all the same.
+    let over = f.store.reconcile(pump, [id(1)].into(), |_| false).await.unwrap();
+    assert_eq!(over[0].why, "olga ended this session: x");
+    let closed = ending(&opened, EventKind::SessionClosed, "olga ended this session: x", 1);
+    assert!(f.store.close_session(closed).await.unwrap());
+    assert!(f.open_ids(Whose::One(id(1))).await.is_empty());
+    f.open(pump, 2).await;
+    let closed = ending(&session(&f, pump, 2), EventKind::SessionClosed, "it ended", 1);
+    assert!(f.store.close_session(closed).await.unwrap());
+    let late = f.store.kill_session(id(2), "late".into(), event()).await.unwrap();
+    assert!(!late && f.session(2).await.killed.is_none(), "what is over is not killed");
+}
+
+#[tokio::test]
 async fn open_sessions_are_found_by_whose_they_are() {
     let f = fixture().await;
     let (pump, fan) = (device(&f, 1).await, device(&f, 2).await);

@@ -15,14 +15,19 @@ use super::rows::{column, count, device_id, parse, seconds, session_id, time, us
 use super::writer::{Fails, Tx};
 use super::{Change, Event, EventKind, Store, StoreError};
 
+macro_rules! columns {
+    () => {
+        "id, user_id, device, login, kind, actions, opened, ends, closed, why, attachments, stream,
+         bytes_up, bytes_down, killed"
+    };
+}
+
+/// What [`record`] reads.
+pub(super) const COLUMNS: &str = columns!();
+
 macro_rules! select {
     ($rest:literal) => {
-        concat!(
-            "SELECT id, user_id, device, login, kind, actions, opened, ends, closed, why,
-                    attachments, stream, bytes_up, bytes_down, killed
-             FROM sessions ",
-            $rest
-        )
+        concat!("SELECT ", columns!(), " FROM sessions ", $rest)
     };
 }
 
@@ -441,7 +446,7 @@ pub(super) async fn open_of(
     rows.iter().map(record).collect()
 }
 
-fn record(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
+pub(super) fn record(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
     let actions: &str = column(row, "actions")?;
     let closed: Option<i64> = column(row, "closed")?;
     let why: Option<String> = column(row, "why")?;

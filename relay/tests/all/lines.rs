@@ -326,20 +326,33 @@ impl Site {
     /// A person asks the HTTPS interface of the relay that runs.
     pub(crate) async fn ask(
         &self,
-        (id, name): (UserId, &str),
-        method: &str,
+        who: (UserId, &str),
+        method: &'static str,
         path: &str,
         body: Option<&str>,
     ) -> Answer {
+        self.asking(who, method, path.to_owned(), body.map(str::to_owned)).await
+    }
+
+    /// The same, of nothing that is borrowed.
+    pub(crate) fn asking(
+        &self,
+        (id, name): (UserId, &str),
+        method: &'static str,
+        path: String,
+        body: Option<String>,
+    ) -> impl Future<Output = Answer> + Send + use<> {
         let address = self.relay.as_ref().unwrap().address;
         let who = self.person(id, name);
         let own = (vec![who.certificate], who.key.to_der());
         let verifier = RelayVerifier::pinned(self.authority.ca().clone(), UnixTime(0));
         let config = tls::client(verifier, Some(own), &[b"http/1.1"]).unwrap();
-        let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from(LOCAL).unwrap();
-        let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-        exchange(tls, method, path, body, "").await.unwrap()
+        async move {
+            let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+            let name = ServerName::try_from(LOCAL).unwrap();
+            let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+            exchange(tls, method, &path, body.as_deref(), "").await.unwrap()
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A terminal outlives its client, and another client has it as it was.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -46,11 +46,16 @@ impl<'a> Desk<'a> {
 
     /// A window of 80 × 24 in which this runs; what is left when it ended stays to be seen.
     pub(crate) fn window(&self, name: &str, command: &Command) -> Result<()> {
+        self.window_of(name, command, &self.world.home("admin"))
+    }
+
+    /// The same with somebody's login.
+    pub(crate) fn window_of(&self, name: &str, command: &Command, home: &Path) -> Result<()> {
         let words: Vec<String> = std::iter::once(command.get_program())
             .chain(command.get_args())
             .map(|word| format!("'{}'", word.to_string_lossy()))
             .collect();
-        let line = format!("exec {}", words.join(" "));
+        let line = format!("BELAY_HOME='{}' exec {}", home.display(), words.join(" "));
         let size = ["-d", "-x", "80", "-y", "24", "-s", name];
         self.tmux(&[["new-session"].as_slice(), &size, &[&line]].concat())?;
         self.tmux(&["set-option", "-w", "-t", name, "remain-on-exit", "on"])?;

@@ -11,7 +11,7 @@ const COLUMNS_MAX: usize = 500;
 const ROWS_MAX: usize = 250;
 
 /// A size a screen may have.
-pub(super) fn usable((columns, rows): (usize, usize)) -> (usize, usize) {
+pub(in crate::commands) fn usable((columns, rows): (usize, usize)) -> (usize, usize) {
     (columns.clamp(1, COLUMNS_MAX), rows.clamp(1, ROWS_MAX))
 }
 
@@ -23,12 +23,15 @@ fn acts(c: char) -> bool {
 }
 
 /// A line of text that acts on no terminal.
-pub(super) fn inert(line: &str) -> String {
+pub(in crate::commands) fn inert(line: &str) -> String {
     line.chars().map(|c| if acts(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// The screen's rows as they are to be written, cut to what this terminal shows.
-pub(super) fn rows(terminal: &Terminal, (columns, rows): (usize, usize)) -> Vec<String> {
+pub(in crate::commands) fn rows(
+    terminal: &Terminal,
+    (columns, rows): (usize, usize),
+) -> Vec<String> {
     let screen = terminal.screen();
     (0..rows)
         .map(|row| screen.line(row).map(|line| drawn(line.cells(), columns)).unwrap_or_default())

@@ -8,13 +8,13 @@
 //! `player` plays with `draw`, `transcript` and `cast` write.
 
 mod cast;
-mod draw;
+pub(super) mod draw;
 mod logged;
-mod open;
-mod player;
-mod proof;
-mod track;
-mod transcript;
+pub(super) mod open;
+pub(super) mod player;
+pub(super) mod proof;
+pub(super) mod track;
+pub(super) mod transcript;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

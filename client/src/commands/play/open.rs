@@ -4,10 +4,12 @@
 //! of its segments. Nothing of the secret leaves this machine.
 
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use age::x25519::Identity;
 use age::{DecryptError, Decryptor};
+use belay_proto::ids::SessionId;
+use belay_proto::recording::Segment;
 use belay_tunnel::recording::{KEY_BYTES, Opener};
 use zeroize::Zeroizing;
 
@@ -31,9 +33,71 @@ pub(super) fn locked() -> Failure {
         .remedy("give the file of your secret key: --identity FILE; --json and --save work without")
 }
 
+/// An auditor's secret keys, from an age identity file.
+pub(in crate::commands) struct Keys {
+    file: PathBuf,
+    identities: Vec<Identity>,
+}
+
+impl Keys {
+    /// Reads them.
+    pub(in crate::commands) fn read(file: &Path) -> Result<Self, Failure> {
+        Ok(Self { file: file.to_owned(), identities: identities(file)? })
+    }
+
+    /// What opens a session's recording, when its wrapped key is for one of these.
+    fn opener(&self, session: SessionId, wrapped: &[u8]) -> Result<Option<Opener>, Failure> {
+        let key = unwrapped(wrapped, &self.identities)?;
+        Ok(key.and_then(|key| Opener::new(session, key.as_ref())))
+    }
+
+    fn none_fits(&self) -> Failure {
+        Failure::new(
+            "recording-sealed",
+            format!("the recording is not sealed to a key in {}", self.file.display()),
+        )
+        .remedy(
+            "it was sealed to the recording_recipients of its day; ask whoever has one of those",
+        )
+    }
+}
+
+/// A sealed recording that is opened while it is read, from its first segment on.
+pub(in crate::commands) struct Lock {
+    session: SessionId,
+    keys: Option<Keys>,
+    opener: Option<Opener>,
+    tried: Vec<Vec<u8>>,
+}
+
+impl Lock {
+    /// Of a session's recording, with these keys.
+    pub(in crate::commands) const fn new(session: SessionId, keys: Option<Keys>) -> Self {
+        Self { session, keys, opener: None, tried: Vec::new() }
+    }
+
+    /// What opens the recording, once the key was in a segment up to this one.
+    pub(in crate::commands) fn opener(
+        &mut self,
+        segment: &Segment,
+    ) -> Result<Option<&Opener>, Failure> {
+        if let (None, Some(keys), Some(wrapped)) = (&self.opener, &self.keys, &segment.key) {
+            let wrapped = wrapped.to_vec();
+            if !self.tried.contains(&wrapped) && self.tried.len() < KEYS_TRIED {
+                self.opener = keys.opener(self.session, &wrapped)?;
+                self.tried.push(wrapped);
+            }
+        }
+        match (&self.opener, &self.keys) {
+            (None, Some(keys)) if segment.sealed == Some(true) => Err(keys.none_fits()),
+            (opener, _) => Ok(opener.as_ref()),
+        }
+    }
+}
+
 /// What opens the recording, by the secret keys of an age identity file.
 pub(super) fn opener(proven: &Proven, file: &Path) -> Result<Opener, Failure> {
-    let identities = identities(file)?;
+    let keys = Keys::read(file)?;
     let mut tried: Vec<&[u8]> = Vec::new();
     for key in proven.segments.iter().filter_map(|segment| segment.key.as_deref()) {
         if tried.contains(&key.as_slice()) {
@@ -43,20 +107,14 @@ pub(super) fn opener(proven: &Proven, file: &Path) -> Result<Opener, Failure> {
             break;
         }
         tried.push(key);
-        if let Some(key) = unwrapped(key, &identities)?
-            && let Some(opener) = Opener::new(proven.session, key.as_ref())
-        {
+        if let Some(opener) = keys.opener(proven.session, key)? {
             return Ok(opener);
         }
     }
     if tried.is_empty() {
         return Err(broken("it is sealed, and no segment with its key is left"));
     }
-    Err(Failure::new(
-        "recording-sealed",
-        format!("the recording is not sealed to a key in {}", file.display()),
-    )
-    .remedy("it was sealed to the recording_recipients of its day; ask whoever has one of those"))
+    Err(keys.none_fits())
 }
 
 /// The recording's key, when it is for one of these.

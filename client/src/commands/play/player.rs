@@ -102,7 +102,7 @@ fn blank(track: &Track) -> Result<Terminal, Failure> {
     Terminal::new(columns, rows).map_err(|_| Failure::new("internal", "a terminal without a size"))
 }
 
-fn show(terminal: &mut Terminal, event: &Event, is_terminal: bool) {
+pub(in crate::commands) fn show(terminal: &mut Terminal, event: &Event, is_terminal: bool) {
     match event.code {
         'o' | 'e' if is_terminal => terminal.feed(event.text.as_str()),
         // A command without a terminal ends its lines as files do.
@@ -117,13 +117,13 @@ fn show(terminal: &mut Terminal, event: &Event, is_terminal: bool) {
 }
 
 /// The terminal while it is ours: another screen, no cursor.
-struct Stage {
+pub(in crate::commands) struct Stage {
     _raw: RawMode,
     drawn: Vec<String>,
 }
 
 impl Stage {
-    fn enter() -> io::Result<Self> {
+    pub(in crate::commands) fn enter() -> io::Result<Self> {
         let raw = RawMode::enter()?;
         let mut out = io::stdout().lock();
         out.write_all(b"\x1b[?1049h\x1b[?25l\x1b[2J")?;
@@ -132,7 +132,7 @@ impl Stage {
     }
 
     /// Writes the rows that are others now.
-    fn draw(&mut self, rows: Vec<String>) -> io::Result<()> {
+    pub(in crate::commands) fn draw(&mut self, rows: Vec<String>) -> io::Result<()> {
         let mut out = String::new();
         for (row, text) in rows.iter().enumerate() {
             if self.drawn.get(row) != Some(text) {
@@ -145,7 +145,7 @@ impl Stage {
         stdout.flush()
     }
 
-    fn forget(&mut self) -> io::Result<()> {
+    pub(in crate::commands) fn forget(&mut self) -> io::Result<()> {
         self.drawn.clear();
         io::stdout().lock().write_all(b"\x1b[2J")
     }

@@ -57,7 +57,7 @@ impl Proven {
     }
 }
 
-pub(super) fn broken(cause: impl AsRef<str>) -> Failure {
+pub(in crate::commands) fn broken(cause: impl AsRef<str>) -> Failure {
     Failure::new("recording-broken", cause)
         .remedy("nothing of it is shown; compare it with a copy, and look at the relay's record")
 }

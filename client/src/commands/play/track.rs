@@ -28,21 +28,21 @@ pub(super) struct Track {
 
 /// What is read of a header.
 #[derive(Debug, Deserialize)]
-pub(super) struct Header {
+pub(in crate::commands) struct Header {
     version: u32,
-    pub(super) term: Term,
-    pub(super) timestamp: Option<u64>,
-    pub(super) command: Option<String>,
+    pub(in crate::commands) term: Term,
+    pub(in crate::commands) timestamp: Option<u64>,
+    pub(in crate::commands) command: Option<String>,
     belay: Belay,
 }
 
 /// The terminal.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Term {
-    pub(super) cols: u16,
-    pub(super) rows: u16,
+pub(in crate::commands) struct Term {
+    pub(in crate::commands) cols: u16,
+    pub(in crate::commands) rows: u16,
     #[serde(rename = "type")]
-    pub(super) name: Option<String>,
+    pub(in crate::commands) name: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,11 +52,23 @@ struct Belay {
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Event {
+pub(in crate::commands) struct Event {
     /// Since the track began.
-    pub(super) at: Duration,
-    pub(super) code: char,
-    pub(super) text: String,
+    pub(in crate::commands) at: Duration,
+    pub(in crate::commands) code: char,
+    pub(in crate::commands) text: String,
+}
+
+impl Header {
+    /// What the track is of: `session`, `terminal`, `command`, `files`.
+    pub(in crate::commands) fn kind(&self) -> &str {
+        &self.belay.kind
+    }
+
+    /// The terminal's size, fit for a screen.
+    pub(in crate::commands) fn size(&self) -> (usize, usize) {
+        (usize::from(self.term.cols.max(1)), usize::from(self.term.rows.max(1)))
+    }
 }
 
 /// For `--json`.
@@ -74,7 +86,7 @@ pub(super) struct Brief<'a> {
 
 impl Track {
     pub(super) fn kind(&self) -> &str {
-        &self.header.belay.kind
+        self.header.kind()
     }
 
     pub(super) fn is_terminal(&self) -> bool {
@@ -89,7 +101,7 @@ impl Track {
 
     /// Its size, fit for a screen.
     pub(super) fn size(&self) -> (usize, usize) {
-        (usize::from(self.header.term.cols.max(1)), usize::from(self.header.term.rows.max(1)))
+        self.header.size()
     }
 
     pub(super) fn brief(&self) -> Brief<'_> {
@@ -108,7 +120,7 @@ impl Track {
 }
 
 /// Two numbers of a size as an event has it: `120x40`.
-pub(super) fn resized(text: &str) -> Option<(usize, usize)> {
+pub(in crate::commands) fn resized(text: &str) -> Option<(usize, usize)> {
     let (columns, rows) = text.split_once('x')?;
     let side = |text: &str| text.parse::<u16>().ok().filter(|side| *side > 0).map(usize::from);
     Some((side(columns)?, side(rows)?))
@@ -130,7 +142,11 @@ pub(super) fn tracks(proven: &Proven, opener: Option<&Opener>) -> Result<Vec<Tra
     texts.into_iter().map(|(number, text)| track(number, &text)).collect()
 }
 
-fn text(segment: &Segment, opener: Option<&Opener>) -> Result<String, Failure> {
+/// The lines a segment carries.
+pub(in crate::commands) fn text(
+    segment: &Segment,
+    opener: Option<&Opener>,
+) -> Result<String, Failure> {
     let number = segment.number;
     let unpacked = if segment.sealed == Some(true) {
         let opened = opener.ok_or_else(locked)?.open(segment);
@@ -147,21 +163,25 @@ fn text(segment: &Segment, opener: Option<&Opener>) -> Result<String, Failure> {
 fn track(number: u32, text: &str) -> Result<Track, Failure> {
     let nonsense = |line: usize| broken(format!("line {line} of track {number} is no asciicast"));
     let mut lines = text.lines().enumerate();
-    let header: Header = match lines.next().map(|(_, line)| serde_json::from_str(line)) {
-        Some(Ok(header)) => header,
-        Some(Err(_)) | None => return Err(nonsense(1)),
-    };
-    if header.version != 3 {
-        return Err(nonsense(1));
-    }
+    let header = lines.next().and_then(|(_, line)| header(line)).ok_or_else(|| nonsense(1))?;
     let mut at = Duration::ZERO;
     let mut events = Vec::new();
     for (line, text) in lines {
-        let event: Result<(f64, String, String), _> = serde_json::from_str(text);
-        let (after, code, text) = event.map_err(|_| nonsense(line + 1))?;
-        let code = code.chars().next().ok_or_else(|| nonsense(line + 1))?;
-        at += Duration::from_secs_f64(after.clamp(0.0, LONGEST_PAUSE));
-        events.push(Event { at, code, text });
+        let event = event(text, at).ok_or_else(|| nonsense(line + 1))?;
+        at = event.at;
+        events.push(event);
     }
     Ok(Track { number, header, events })
+}
+
+/// A track's first line.
+pub(in crate::commands) fn header(line: &str) -> Option<Header> {
+    serde_json::from_str(line).ok().filter(|header: &Header| header.version == 3)
+}
+
+/// Any other line of it; `before`: when the one before it happened.
+pub(in crate::commands) fn event(line: &str, before: Duration) -> Option<Event> {
+    let (after, code, text): (f64, String, String) = serde_json::from_str(line).ok()?;
+    let after = Duration::from_secs_f64(after.clamp(0.0, LONGEST_PAUSE));
+    Some(Event { at: before.saturating_add(after), code: code.chars().next()?, text })
 }

@@ -9,7 +9,7 @@ use avt::observer::Transcript;
 
 use super::draw::{inert, usable};
 use super::proof::Proven;
-use super::track::{Event, Track, resized};
+use super::track::{Event, Header, Track, resized};
 use crate::failure::Failure;
 use crate::output;
 use crate::span;
@@ -28,24 +28,25 @@ pub(super) fn print(
     }
     output::line(format!("session {} on device {}", proven.session, proven.device))?;
     for track in tracks.iter().filter(|track| track.number != 0) {
-        output::line(heading(track))?;
+        output::line(heading(track.number, &track.header))?;
         body(track)?;
     }
     if let Some(session) = tracks.iter().find(|track| track.number == 0) {
-        output::line(heading(session))?;
+        output::line(heading(session.number, &session.header))?;
         body(session)?;
     }
     Ok(())
 }
 
-fn heading(track: &Track) -> String {
-    let begun = track.header.timestamp.map(|at| span::at(UnixTime(at))).unwrap_or_default();
-    let what = match (&track.header.command, track.is_terminal()) {
+/// What stands above a track.
+pub(in crate::commands) fn heading(number: u32, header: &Header) -> String {
+    let begun = header.timestamp.map(|at| span::at(UnixTime(at))).unwrap_or_default();
+    let what = match (&header.command, header.kind() == "terminal") {
         (Some(command), _) => command.as_str(),
         (None, true) => "shell",
         (None, false) => "",
     };
-    printable(&format!("--- {}, {}: {} {what}", track.number, track.kind(), begun))
+    printable(&format!("--- {number}, {}: {} {what}", header.kind(), begun))
 }
 
 fn body(track: &Track) -> Result<(), Failure> {
@@ -104,6 +105,11 @@ fn terminal(track: &Track, size: (usize, usize)) -> Result<(), Failure> {
 
 /// An event that is no output, on a line of its own.
 fn told(track: &Track, event: &Event) -> Result<(), Failure> {
+    output::line(words(&track.header, event))
+}
+
+/// Its words.
+pub(in crate::commands) fn words(header: &Header, event: &Event) -> String {
     let text = match event.code {
         'x' => format!("exit status {}", event.text),
         'm' => event.text.clone(),
@@ -111,9 +117,9 @@ fn told(track: &Track, event: &Event) -> Result<(), Failure> {
         'b' => fact(&event.text),
         other => format!("{other} {}", event.text),
     };
-    let begun = track.header.timestamp.unwrap_or(0);
+    let begun = header.timestamp.unwrap_or(0);
     let at = span::at(UnixTime(begun.saturating_add(event.at.as_secs())));
-    output::line(printable(&format!("[{at}] {text}")))
+    printable(&format!("[{at}] {text}"))
 }
 
 /// What of a fact is said first.

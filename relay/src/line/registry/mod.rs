@@ -22,6 +22,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
 use crate::presence::{Presence, Present};
+use crate::store::Passed;
 use device::Awaited;
 pub(super) use device::{DeviceGuard, LiveDevice, Order};
 pub(super) use session::{Ending, Full, LiveSession, SessionGuard};
@@ -162,8 +163,12 @@ impl Registry {
 }
 
 impl Presence for Registry {
-    fn is_attached(&self, session: SessionId) -> bool {
-        Self::is_attached(self, session)
+    fn holds_line(&self, device: DeviceId) -> bool {
+        self.devices.contains_key(&device)
+    }
+
+    fn attached(&self, session: SessionId) -> Option<Passed> {
+        self.sessions.get(&session).map(|live| live.passed())
     }
 
     fn line(&self, device: DeviceId) -> Option<Present> {

@@ -5,6 +5,7 @@
 //! entries, so an attachment that replaces another takes no second place.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use belay_proto::ids::{DeviceId, Epoch, SessionId, UserId};
 use belay_proto::refusal::Refused;
@@ -12,6 +13,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::watch;
 
 use super::{Registry, next_epoch};
+use crate::store::Passed;
 
 /// Why an attachment must end, though both its streams may be well.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +32,37 @@ pub(in crate::line) struct LiveSession {
     pub(in crate::line) user: UserId,
     pub(in crate::line) device: DeviceId,
     attachment: Epoch,
+    counted: Arc<Counted>,
     ending: watch::Sender<Option<Ending>>,
 }
 
+/// Bytes passed each way so far.
+#[derive(Default)]
+pub(in crate::line) struct Counted {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+impl Counted {
+    pub(in crate::line) fn count_up(&self, bytes: u64) {
+        self.up.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(in crate::line) fn count_down(&self, bytes: u64) {
+        self.down.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(in crate::line) fn passed(&self) -> Passed {
+        Passed { up: self.up.load(Ordering::Relaxed), down: self.down.load(Ordering::Relaxed) }
+    }
+}
+
 impl LiveSession {
+    /// What has passed over this attachment.
+    pub(super) fn passed(&self) -> Passed {
+        self.counted.passed()
+    }
+
     /// The first reason stands, but a cut waits for nothing.
     fn end(&self, reason: Ending) {
         self.ending.send_if_modified(|said| {
@@ -59,10 +88,16 @@ pub(in crate::line) struct SessionGuard {
     user: UserId,
     device: DeviceId,
     attachment: Epoch,
+    counted: Arc<Counted>,
     ending: watch::Receiver<Option<Ending>>,
 }
 
 impl SessionGuard {
+    /// Where the attachment's bytes are counted.
+    pub(in crate::line) fn counted(&self) -> Arc<Counted> {
+        Arc::clone(&self.counted)
+    }
+
     /// Waits until somebody ends the attachment.
     pub(in crate::line) async fn ended(&self) -> Ending {
         super::said(self.ending.clone()).await
@@ -133,8 +168,16 @@ impl Registry {
         (per_device, per_user): (u32, u32),
     ) -> Result<(SessionGuard, Option<Arc<LiveSession>>), Full> {
         let (sender, ending) = watch::channel(None);
-        let attachment = next_epoch();
-        let live = Arc::new(LiveSession { id, user, device, attachment, ending: sender });
+        let (attachment, counted) = (next_epoch(), Arc::<Counted>::default());
+        let live = LiveSession {
+            id,
+            user,
+            device,
+            attachment,
+            counted: Arc::clone(&counted),
+            ending: sender,
+        };
+        let live = Arc::new(live);
         let old = match self.sessions.entry(id) {
             Entry::Occupied(mut entry) => {
                 let old = entry.insert(live);
@@ -154,7 +197,7 @@ impl Registry {
             }
         };
         let registry = Arc::clone(self);
-        Ok((SessionGuard { registry, id, user, device, attachment, ending }, old))
+        Ok((SessionGuard { registry, id, user, device, attachment, counted, ending }, old))
     }
 
     /// Whether the session has a stream now, or is about to.

@@ -5,7 +5,6 @@
 //! session waits for its client.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use belay_proto::limits::HELLO_DEADLINE;
@@ -41,27 +40,6 @@ enum End {
     Lost(String),
 }
 
-/// Bytes passed each way so far.
-#[derive(Default)]
-struct Counted {
-    up: AtomicU64,
-    down: AtomicU64,
-}
-
-impl Counted {
-    fn count_up(&self, bytes: u64) {
-        self.up.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn count_down(&self, bytes: u64) {
-        self.down.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn passed(&self) -> Passed {
-        Passed { up: self.up.load(Ordering::Relaxed), down: self.down.load(Ordering::Relaxed) }
-    }
-}
-
 /// Passes bytes until both directions have ended, one has broken, or somebody ends the session.
 /// Settles what comes of it. `said`: bytes of the client that were passed on before.
 pub(super) async fn pass(
@@ -73,7 +51,7 @@ pub(super) async fn pass(
 ) {
     let Taken { session, guard, line, to_device, from_device, .. } = taken;
     let began = Began { at: clock::now(), instant: Instant::now() };
-    let counted = Counted::default();
+    let counted = guard.counted();
     counted.count_up(said);
     let end = {
         let up = splice(from_client, to_device, |bytes| counted.count_up(bytes));

@@ -79,6 +79,7 @@ fn recording(of: SessionId, count: u64) -> (Vec<u8>, [u8; 32]) {
             last_ms: 2,
             compressed: None,
             sealed: None,
+            key: None,
             end: (number + 1 == count).then_some(End::Whole),
             payload: format!("segment {number}").into_bytes().into(),
         };
@@ -108,6 +109,7 @@ fn grant(of: SessionId) -> Vec<u8> {
         resume: None,
         windows: None,
         anew: None,
+        recipients: None,
     };
     let encoded = minicbor::to_vec(&grant).unwrap();
     let signature = sum(&crate::grant::signed_bytes(&encoded)).to_vec();

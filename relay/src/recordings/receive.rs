@@ -162,7 +162,7 @@ fn not_kept(session: SessionId, desk: &Desk, refused: Refused) -> Uploaded {
 enum Admitted {
     Keep,
     /// Its recording was deleted.
-    Late(SessionRecord),
+    Late(Box<SessionRecord>),
 }
 
 /// A session whose segments this stream may bring. That its recording begins is on record before the
@@ -177,7 +177,7 @@ async fn admit(
     }
     let record = of_device(session, desk).await?;
     if delete::is_gone(&record, desk).await? {
-        return Ok(Admitted::Late(record));
+        return Ok(Admitted::Late(Box::new(record)));
     }
     if desk.recordings.is_new(session) {
         let event = record.event(EventKind::RecordingStarted);
@@ -205,7 +205,6 @@ async fn settled(
             KeepError::Chain(_) | KeepError::Foreign(_) => {
                 Refused::new(Code::BadRequest, line, "look at the device: its spool may be damaged")
             }
-            KeepError::Leaving(_) => Refused::new(Code::Busy, line, "try again"),
             KeepError::Leaving(_) => Refused::new(Code::Busy, line, "try again"),
             KeepError::Full | KeepError::Disk(..) => {
                 Refused::new(Code::Store, line, "make room on the relay's disk")

@@ -85,6 +85,7 @@ impl Site {
                 last_ms: BEGUN.0 * 1000 + 5,
                 compressed: Some(true),
                 sealed: sealed.then_some(true),
+                key: None,
                 end: (whole && number + 1 == parts.len()).then_some(End::Whole),
                 payload: zstd::bulk::compress(text.as_bytes(), 1).unwrap().into(),
             };

@@ -69,6 +69,7 @@ fn terminal(
             last_ms: 1_800_000_000_000,
             compressed: None,
             sealed: None,
+            key: None,
             end: (number + 1 == texts.len()).then_some(End::Whole),
             payload: lines.into_bytes().into(),
         };

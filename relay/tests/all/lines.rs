@@ -315,7 +315,7 @@ impl Site {
     /// A request by the administrator.
     pub(crate) async fn administer(
         &self,
-        method: &str,
+        method: &'static str,
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Answer {

@@ -55,7 +55,7 @@ impl<'a> Desk<'a> {
             .chain(command.get_args())
             .map(|word| format!("'{}'", word.to_string_lossy()))
             .collect();
-        let line = format!("BELAY_HOME='{}' exec {}", home.display(), words.join(" "));
+        let line = format!("exec env BELAY_HOME='{}' {}", home.display(), words.join(" "));
         let size = ["-d", "-x", "80", "-y", "24", "-s", name];
         self.tmux(&[["new-session"].as_slice(), &size, &[&line]].concat())?;
         self.tmux(&["set-option", "-w", "-t", name, "remain-on-exit", "on"])?;

@@ -58,11 +58,7 @@ struct Reading {
 
 impl Follower {
     /// Of a session, by devices of this CA, and with an auditor's keys where it is sealed.
-    pub(super) const fn new(
-        session: SessionId,
-        ca: CertificateDer<'static>,
-        keys: Option<Keys>,
-    ) -> Self {
+    pub(super) fn new(session: SessionId, ca: CertificateDer<'static>, keys: Option<Keys>) -> Self {
         let (rest, tracks, lock) = (Vec::new(), BTreeMap::new(), Lock::new(session, keys));
         Self { session, ca, known: None, rest, tracks, told_gaps: 0, lock }
     }

@@ -55,6 +55,7 @@ impl Recorder {
             first_ms: 0,
             last_ms: 0,
             compressed: None,
+            key: None,
             sealed: None,
             end,
             payload: text.as_bytes().to_vec().into(),

@@ -80,12 +80,12 @@ fn shown(hit: &SearchHit) -> String {
         _ => String::new(),
     };
     let first = format!("{}  {who}  {place}  {what}{}", span::at(hit.at), hit.line);
-    let play = format!(
-        "    belay play {} --track {} --at {}",
-        hit.session,
-        hit.track,
-        clock(hit.offset_ms)
-    );
+    // A fact is nothing that a screen shows.
+    let how = match hit.kind.as_str() {
+        "fact" => "--text".to_owned(),
+        _ => format!("--track {} --at {}", hit.track, clock(hit.offset_ms)),
+    };
+    let play = format!("    belay play {} {how}", hit.session);
     format!("{}\n{play}", printable(&first))
 }
 

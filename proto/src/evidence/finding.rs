@@ -54,13 +54,13 @@ pub enum Finding {
     #[error("entry {0} was removed")]
     Removed(u64),
     /// An entry that the manifest does not list.
-    #[error("an entry that is none of the session's was put in behind entry {after}")]
+    #[error("an entry that is none of the session's was put in {}", behind(*after))]
     Inserted {
         /// Behind which; 0 at the beginning.
         after: u64,
     },
     /// An entry stands elsewhere.
-    #[error("entry {entry} was moved: it stands behind entry {after}")]
+    #[error("entry {entry} was moved: it stands {}", behind(*after))]
     Moved {
         /// Which.
         entry: u64,
@@ -120,6 +120,13 @@ pub enum Finding {
     /// Of another device than the session.
     #[error("the recording is of another device than the session")]
     OtherDevice,
+}
+
+fn behind(after: u64) -> String {
+    match after {
+        0 => "at the beginning".to_owned(),
+        after => format!("behind entry {after}"),
+    }
 }
 
 /// Nothing wrong, and worth knowing.

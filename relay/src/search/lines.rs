@@ -257,7 +257,11 @@ impl Track {
                     self.shown(shown, out);
                 }
             }
-            'b' => out.push(self.line(Kind::Fact, fact(&text), now, None)),
+            'b' => {
+                if let Some(fact) = fact(&text) {
+                    out.push(self.line(Kind::Fact, fact, now, None));
+                }
+            }
             'm' => out.push(self.line(Kind::Fact, text, now, None)),
             'x' => return true,
             _ => {}
@@ -319,13 +323,22 @@ fn resized(text: &str) -> Option<(u16, u16)> {
     Some((columns.parse().ok()?, rows.parse().ok()?))
 }
 
-/// A fact's fields as words, as `belay play --text` has them.
-fn fact(text: &str) -> String {
-    let Ok(Value::Object(fields)) = serde_json::from_str(text) else { return text.to_owned() };
-    let what = fields.get("what").and_then(Value::as_str).unwrap_or("?").to_owned();
+/// A fact's fields as words, as `belay play --text` has them. `None` for what is told twice: a command has
+/// its own track, and what was opened is closed with the same words.
+fn fact(text: &str) -> Option<String> {
+    let Ok(Value::Object(fields)) = serde_json::from_str(text) else {
+        return Some(text.to_owned());
+    };
+    let word = |key: &str| fields.get(key).and_then(Value::as_str);
+    let what = word("what").unwrap_or("?");
+    let twice =
+        matches!(what, "track" | "closed") || (what == "opened" && word("kind") == Some("exec"));
+    if twice {
+        return None;
+    }
     let others = fields.iter().filter(|(key, _)| *key != "what");
-    others.fold(what, |line, (key, value)| match value.as_str() {
+    Some(others.fold(what.to_owned(), |line, (key, value)| match value.as_str() {
         Some(text) => format!("{line} {key}={text}"),
         None => format!("{line} {key}={value}"),
-    })
+    }))
 }

@@ -97,7 +97,9 @@ async fn a_search_over_thousands_of_hours() {
     let took = begun.elapsed().as_secs_f64();
     let size: u64 = std::fs::read_dir(dir.path())
         .unwrap()
-        .map(|file| file.unwrap().metadata().unwrap().len())
+        .map(Result::unwrap)
+        .filter(|file| file.path().extension().is_some_and(|it| it == "db"))
+        .map(|file| file.metadata().unwrap().len())
         .sum();
     let mb = |bytes: f64| bytes / 1e6;
     println!(

@@ -55,6 +55,10 @@ pub(super) async fn next(
             None if record.over.is_none() => Vec::new(),
             None => return Err(none().into()),
         };
+        if bytes.is_empty() {
+            // Nothing new, or a device that is gone and was not missed yet: it is asked.
+            api.presence.line(record.device);
+        }
         let is_over = !bytes.is_empty() || watching.is_stopped();
         if is_over || timeout_at(deadline, woken).await.is_err() {
             return Ok(([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response());

@@ -1,6 +1,6 @@
 //! A bundle: one file of JSON lines, each one [`Part`].
 //!
-//! What it is not: a bundle that was read proves nothing yet; see [`super::examine`].
+//! What it is not: a bundle that was read proves nothing yet; see [`super::examine()`].
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! Words: what the index knows lines by, and whether a line has a text.
 //!
-//! Its law: a block that has a line in which [`Wanted::is_in`] is true has all of [`Wanted::words`],
+//! Its law: a block that has a line in which [`Wanted::is_in`] is true has all words of [`Wanted::query`],
 //! whole or as a beginning; so the index leaves out nothing that is to be found.
 
 use std::collections::BTreeSet;

@@ -7,7 +7,6 @@ use crate::error_line::one_line;
 use crate::ids::{DeviceId, SessionId};
 use crate::recording::file::{Head, split};
 use crate::recording::{Chain, End, Gap};
-use crate::wire::frame::decode_payload;
 
 /// What came out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +84,7 @@ pub(super) fn check<K: Keys>(
 /// All segments, and how many bytes behind them are none.
 fn chain<K: Keys>(file: &[u8], fits: &Fits<'_>, keys: &K) -> Result<(Chain, usize), String> {
     let (head, mut rest) = split(file).ok_or("it does not begin as one")?;
-    let head: Head = decode_payload(head).map_err(|e| one_line(&e))?;
+    let head = Head::read(head).map_err(|e| one_line(&e))?;
     if head.session != fits.session {
         return Err(format!("it is of session {}", head.session));
     }

@@ -7,8 +7,10 @@
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
+use super::segment::VERSION;
 use crate::ids::SessionId;
 use crate::limits::MAX_FRAME;
+use crate::wire::frame::{FrameError, decode_payload};
 
 /// Bytes of a length.
 pub const LENGTH: usize = 4;
@@ -27,6 +29,29 @@ pub struct Head {
     /// The device's certificate when the recording began: X.509, DER.
     #[n(2)]
     pub certificate: ByteVec,
+}
+
+/// A file does not begin as a recording.
+#[derive(Debug, thiserror::Error)]
+pub enum HeadError {
+    /// Not a head at all.
+    #[error("the head of the recording's file cannot be read")]
+    Unreadable(#[from] FrameError),
+    /// A layout this build does not know.
+    #[error("the head of the recording's file has version {0}; this build knows {VERSION}")]
+    Version(u16),
+}
+
+impl Head {
+    /// Reads the first record. No signature is over it, so it may say nothing that is not checked:
+    /// its session and its certificate are by whoever reads it.
+    ///
+    /// # Errors
+    /// [`HeadError`].
+    pub fn read(record: &[u8]) -> Result<Self, HeadError> {
+        let head: Self = decode_payload(record)?;
+        if head.version == VERSION { Ok(head) } else { Err(HeadError::Version(head.version)) }
+    }
 }
 
 /// Appends a record.
@@ -53,8 +78,20 @@ pub fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::indexing_slicing, reason = "tests")]
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn a_head_of_another_version_is_refused() {
+        let certificate = b"certificate".to_vec().into();
+        let session = SessionId::from_uuid(uuid::Uuid::from_u128(1));
+        for version in [0, VERSION, VERSION + 1] {
+            let head = Head { version, session, certificate: ByteVec::clone(&certificate) };
+            let read = Head::read(&minicbor::to_vec(&head).unwrap());
+            assert_eq!(read.is_ok(), version == VERSION, "{read:?}");
+        }
+        assert!(matches!(Head::read(b"no head"), Err(HeadError::Unreadable(_))));
+    }
 
     #[test]
     fn records_are_found_from_either_end_and_half_a_one_is_none() {

@@ -10,9 +10,8 @@ use belay_proto::audit::Digest;
 use belay_proto::evidence::Recorded;
 use belay_proto::ids::SessionId;
 use belay_proto::limits::MAX_FRAME;
-use belay_proto::recording::file::{Head, LENGTH, split};
+use belay_proto::recording::file::{Head, HeadError, LENGTH, split};
 use belay_proto::recording::{Chain, ChainError, End, Segment};
-use belay_proto::wire::frame::{FrameError, decode_payload};
 use belay_tunnel::pki::{DeviceKey, SegmentKeyError};
 use rustls_pki_types::CertificateDer;
 
@@ -28,8 +27,8 @@ pub(crate) enum WalkError {
     #[error("its file does not begin as one")]
     Beginning,
     /// Its beginning does not read.
-    #[error("its file's head cannot be read")]
-    Head(#[from] FrameError),
+    #[error(transparent)]
+    Head(#[from] HeadError),
     /// Of another session.
     #[error("it is of session {0}")]
     OtherSession(SessionId),
@@ -85,7 +84,7 @@ impl<'a> Walk<'a> {
     ) -> Result<Option<Self>, WalkError> {
         let Some(held) = recordings.page(session, 0)? else { return Ok(None) };
         let (record, rest) = split(&held).ok_or(WalkError::Beginning)?;
-        let head: Head = decode_payload(record)?;
+        let head = Head::read(record)?;
         if head.session != session {
             return Err(WalkError::OtherSession(head.session));
         }

@@ -4,7 +4,6 @@ use belay_proto::error_line::one_line;
 use belay_proto::ids::{DeviceId, SessionId};
 use belay_proto::recording::file::{Head, split};
 use belay_proto::recording::{Chain, End, Gap, Segment};
-use belay_proto::wire::frame::decode_payload;
 use belay_tunnel::pki::DeviceKey;
 use rustls_pki_types::CertificateDer;
 
@@ -66,8 +65,7 @@ pub(in crate::commands) fn broken(cause: impl AsRef<str>) -> Failure {
 pub(super) fn prove(bytes: &[u8], ca: &CertificateDer<'_>) -> Result<Proven, Failure> {
     let (head, mut rest) =
         split(bytes).ok_or_else(|| broken("the file does not begin as a recording does"))?;
-    let head: Head = decode_payload(head)
-        .map_err(|error| broken(format!("the file's head: {}", one_line(&error))))?;
+    let head = Head::read(head).map_err(|error| broken(one_line(&error)))?;
     let certificate = CertificateDer::from(head.certificate.to_vec());
     let key = DeviceKey::issued(certificate, ca).map_err(|error| broken(one_line(&error)))?;
     let mut chain = Chain::new(head.session, key.device());

@@ -11,7 +11,6 @@ use belay_proto::ids::SessionId;
 use belay_proto::limits::MAX_FRAME;
 use belay_proto::recording::file::{Head, LENGTH, split};
 use belay_proto::recording::{Chain, End, Gap, Segment, TEXT_MAX};
-use belay_proto::wire::frame::decode_payload;
 use belay_tunnel::pki::DeviceKey;
 use rustls_pki_types::CertificateDer;
 
@@ -137,8 +136,7 @@ fn begin(
     session: SessionId,
     ca: &CertificateDer<'static>,
 ) -> Result<(DeviceKey, Chain), Failure> {
-    let head: Head = decode_payload(record)
-        .map_err(|error| broken(format!("the file's head: {}", one_line(&error))))?;
+    let head = Head::read(record).map_err(|error| broken(one_line(&error)))?;
     if head.session != session {
         let other = head.session;
         return Err(broken(format!("the relay gave the recording of session {other}")));

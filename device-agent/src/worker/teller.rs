@@ -5,10 +5,12 @@
 //! no more room for them, so does the session.
 
 use std::collections::VecDeque;
+use std::io;
 
+use belay_proto::wire::frame::{LENGTH_BYTES, decode_payload};
 use belay_tunnel::framed::Messages;
-use bytes::BytesMut;
-use tokio::io::AsyncWriteExt;
+use bytes::Bytes;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 
@@ -28,12 +30,40 @@ enum After {
     Replaced(UnixStream),
 }
 
+/// An event as it is told: a segment of a recording is large, and there shall be one of it.
+struct Unheard {
+    number: u64,
+    kind: Kind,
+    frame: Bytes,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Recorded,
+    Ended,
+    Other,
+}
+
+impl Unheard {
+    fn new(number: u64, event: WorkerEvent) -> Self {
+        let kind = match &event {
+            WorkerEvent::Recorded(_) => Kind::Recorded,
+            WorkerEvent::Ended { .. } => Kind::Ended,
+            _ => Kind::Other,
+        };
+        let told = Told { event: Some(event), number: Some(number), standing: None };
+        let mut frame = encoded(&told);
+        frame.shrink_to_fit();
+        Self { number, kind, frame: frame.into() }
+    }
+}
+
 pub(super) struct Teller<S> {
     events: mpsc::Receiver<WorkerEvent>,
     /// New control connections.
     lines: mpsc::Receiver<UnixStream>,
     /// Told, or about to be, and not yet heard.
-    unheard: VecDeque<(u64, WorkerEvent)>,
+    unheard: VecDeque<Unheard>,
     next: u64,
     end: watch::Sender<Option<String>>,
     permits: Permits,
@@ -77,10 +107,8 @@ impl<S: Fn() -> Standing> Teller<S> {
         let (read, mut write) = socket.into_split();
         let mut words = Messages::new(read);
         let standing = Told { standing: Some((self.standing)()), ..Told::default() };
-        let mut out = BytesMut::from(encoded(&standing).as_slice());
-        for (number, event) in &self.unheard {
-            out.extend_from_slice(&frame(*number, event));
-        }
+        let mut out = VecDeque::from([Bytes::from(encoded(&standing))]);
+        out.extend(self.unheard.iter().map(|unheard| unheard.frame.clone()));
         loop {
             tokio::select! {
                 Some(newer) = self.lines.recv() => return After::Replaced(newer),
@@ -96,20 +124,26 @@ impl<S: Fn() -> Standing> Teller<S> {
                         return After::Gone;
                     }
                 },
-                written = write.write_buf(&mut out), if !out.is_empty() => {
+                written = write_some(&mut write, &mut out), if !out.is_empty() => {
                     if let Err(error) = written {
                         tracing::debug!(%error, "the control connection broke");
                         return After::Gone;
                     }
                 }
                 Some(event) = self.events.recv(), if self.unheard.len() < EVENTS => {
-                    let number = self.next;
-                    self.next += 1;
-                    out.extend_from_slice(&frame(number, &event));
-                    self.unheard.push_back((number, event));
+                    out.push_back(self.take(event));
                 }
             }
         }
+    }
+
+    /// An event's frame, once it is among those to be heard.
+    fn take(&mut self, event: WorkerEvent) -> Bytes {
+        let unheard = Unheard::new(self.next, event);
+        self.next += 1;
+        let frame = unheard.frame.clone();
+        self.unheard.push_back(unheard);
+        frame
     }
 
     /// Whether the last event was heard.
@@ -124,15 +158,11 @@ impl<S: Fn() -> Standing> Teller<S> {
             });
         }
         let heard = word.heard.unwrap_or(0);
-        while let Some((number, event)) = self.unheard.front() {
-            if *number > heard {
-                break;
-            }
-            if matches!(event, WorkerEvent::Ended { .. }) {
-                return true;
-            }
-            if matches!(event, WorkerEvent::Recorded(_)) {
-                self.permits.heard();
+        while let Some(first) = self.unheard.front().filter(|first| first.number <= heard) {
+            match first.kind {
+                Kind::Ended => return true,
+                Kind::Recorded => self.permits.heard(),
+                Kind::Other => {}
             }
             self.unheard.pop_front();
         }
@@ -142,16 +172,29 @@ impl<S: Fn() -> Standing> Teller<S> {
     /// What nobody will hear any more goes to the log: it is evidence.
     pub(super) fn log_unheard(mut self) {
         while let Ok(event) = self.events.try_recv() {
-            self.unheard.push_back((self.next, event));
-            self.next += 1;
+            self.take(event);
         }
-        for (number, event) in &self.unheard {
-            tracing::warn!(number, ?event, "no supervisor heard this");
+        for Unheard { number, frame, .. } in &self.unheard {
+            match decode_payload::<Told>(frame.get(LENGTH_BYTES..).unwrap_or_default()) {
+                Ok(Told { event, .. }) => {
+                    tracing::warn!(number, ?event, "no supervisor heard this");
+                }
+                Err(error) => tracing::error!(number, %error, "no supervisor heard of something"),
+            }
         }
     }
 }
 
-fn frame(number: u64, event: &WorkerEvent) -> Vec<u8> {
-    let told = Told { event: Some(event.clone()), number: Some(number), standing: None };
-    encoded(&told)
+/// Writes of the first frame what goes. Cancel-safe.
+async fn write_some(
+    write: &mut (impl AsyncWrite + Unpin),
+    out: &mut VecDeque<Bytes>,
+) -> io::Result<()> {
+    if let Some(first) = out.front_mut() {
+        write.write_buf(first).await?;
+        if first.is_empty() {
+            out.pop_front();
+        }
+    }
+    Ok(())
 }

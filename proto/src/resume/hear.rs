@@ -79,7 +79,7 @@ impl Resume {
             Frame::Ack { received, limit } => {
                 if !self.is_reset() {
                     self.replay.handle_ack(received, limit)?;
-                    self.silence.handle_acknowledged(received, now);
+                    self.note_acknowledged(now);
                 }
             }
             Frame::Fin { offset } => {
@@ -114,7 +114,7 @@ impl Resume {
             return Ok(());
         }
         self.replay.handle_start(start.received, start.limit)?;
-        self.silence.handle_acknowledged(start.received, now);
+        self.note_acknowledged(now);
         if !self.open {
             self.replay.rewind();
             self.open = true;

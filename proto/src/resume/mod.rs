@@ -28,6 +28,7 @@
 //! who the other end is: whoever makes an attachment has done that before. It hides nothing: what
 //! it carries is encrypted end to end already.
 
+mod ahead;
 mod frame;
 mod hear;
 mod inbox;

@@ -16,6 +16,10 @@ const MERGE: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Replay {
     limit: usize,
+    /// Less than the limit while there is a line.
+    ahead: usize,
+    /// The application had more than there was room for.
+    waited: bool,
     held: Pieces,
     acknowledged: u64,
     written: u64,
@@ -34,6 +38,8 @@ impl Replay {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
+            ahead: usize::MAX,
+            waited: false,
             held: Pieces::default(),
             acknowledged: 0,
             written: 0,
@@ -61,20 +67,32 @@ impl Replay {
         if self.finished || self.given_up {
             0
         } else {
-            self.limit.saturating_sub(self.held.len()).min(left)
+            self.limit.min(self.ahead).saturating_sub(self.held.len()).min(left)
         }
+    }
+
+    /// How much is held from now on, if the limit is not less. What is held already stays.
+    pub(super) const fn take_ahead(&mut self, most: usize) {
+        self.ahead = most;
+    }
+
+    /// Whether there was more than there was room for since this was asked last.
+    pub(super) const fn take_waited(&mut self) -> bool {
+        std::mem::replace(&mut self.waited, false)
     }
 
     /// Takes what there is room for from the front of `bytes`.
     pub(super) fn push(&mut self, bytes: &mut Bytes) {
         let piece = bytes.split_to(bytes.len().min(self.room()));
+        self.waited |= !bytes.is_empty();
         self.written += piece.len() as u64;
         self.held.push(piece);
     }
 
     /// Copies what there is room for; how much that was.
     pub(super) fn push_slice(&mut self, bytes: &[u8]) -> usize {
-        let (now, _) = bytes.split_at(bytes.len().min(self.room()));
+        let (now, rest) = bytes.split_at(bytes.len().min(self.room()));
+        self.waited |= !rest.is_empty();
         self.written += now.len() as u64;
         self.held.push_slice(now);
         now.len()

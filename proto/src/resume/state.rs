@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::ahead::Ahead;
 use super::frame::{Frame, Start};
 use super::inbox::Inbox;
 use super::replay::Replay;
@@ -18,8 +19,9 @@ const LONG_PATH: Duration = Duration::from_millis(300);
 /// as much on a path whose round trip is never below [`LONG_PATH`].
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
-    /// Sent and not yet acknowledged; a writer waits while it is full. Default 4 MiB: 40 MB/s over
-    /// a round trip of 100 ms. Memory is used only for what is under way.
+    /// Sent and not yet acknowledged, at most; a writer waits while it is full. Default 4 MiB: 40
+    /// MB/s over a round trip of 100 ms. On a slower line less is taken in, about what it carries
+    /// within 150 ms and two round trips; without any, all of it.
     pub replay: usize,
     /// Received and not yet taken by the application; the other end's writer waits while it is
     /// full. Default 4 MiB, for it bounds throughput like the replay buffer. Memory is used only
@@ -74,6 +76,7 @@ pub enum Output {
 pub struct Resume {
     config: Config,
     pub(super) replay: Replay,
+    ahead: Ahead,
     pub(super) inbox: Inbox,
     pub(super) silence: Silence,
     attached: bool,
@@ -110,6 +113,7 @@ impl Resume {
         Self {
             config,
             replay: Replay::new(config.replay.max(LEAST_BUFFER)),
+            ahead: Ahead::new(),
             inbox: Inbox::new(config.window.max(LEAST_BUFFER)),
             silence: Silence::new(),
             attached: false,
@@ -226,12 +230,27 @@ impl Resume {
         self.confirm_due = self.peer_reset.is_some();
         self.inbox.handle_attached();
         self.silence.handle_attached(now);
+        self.ahead.handle_attached();
+        self.replay.take_ahead(self.ahead.most());
+    }
+
+    /// The other end said what it has.
+    pub(super) fn note_acknowledged(&mut self, now: Duration) {
+        let acknowledged = self.replay.acknowledged();
+        self.silence.handle_acknowledged(acknowledged, now);
+        if self.replay.take_waited() {
+            self.ahead.handle_wait();
+        }
+        let least = self.silence.least_round_trip();
+        self.ahead.handle_acknowledged(acknowledged, least, now);
+        self.replay.take_ahead(self.ahead.most());
     }
 
     /// The attachment is gone.
     pub const fn handle_detached(&mut self) {
         self.attached = false;
         self.ack_at = None;
+        self.replay.take_ahead(usize::MAX);
     }
 
     /// Bytes came on the attachment.

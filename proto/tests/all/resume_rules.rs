@@ -80,6 +80,7 @@ fn an_end_holds_twice_as_much_on_a_path_that_is_long_and_not_behind_a_long_queue
             let ack = [3, u8::try_from(n).unwrap(), 0x80, 1, 0, 0];
             hear(&mut end, &[&start[..], &ack].concat(), ms(n * 10_000 + after)).unwrap();
         }
+        end.handle_detached();
         end.room()
     };
     let usual = Config::default().replay;
@@ -241,11 +242,39 @@ fn nobody_sends_beyond_the_room_he_was_given() {
 }
 
 #[test]
+fn an_end_takes_in_what_its_line_carries_and_without_a_line_all_it_may() {
+    let mut end = fresh();
+    let mut given = Bytes::from(vec![0; 8 << 20]);
+    send(&mut end, b"x");
+    said(&mut end, ms(0));
+    end.handle_send(&mut given);
+    assert_eq!(end.unacknowledged(), 256 * 1024, "of a line that nothing is known of");
+    let room = 0x8000_0000 | (1 << 29);
+    let mut ack = |end: &mut Resume, received: u32, at: u64| {
+        let start = if at == 40 { start(0) } else { Vec::new() };
+        let ack = [&[3][..], &(0x8000_0000 | received).to_be_bytes(), &u32::to_be_bytes(room)];
+        hear(end, &[&start[..], &ack.concat()].concat(), ms(at)).unwrap();
+        end.handle_send(&mut given);
+        said(end, ms(at));
+    };
+    // 200 KB/s, 40 ms away: 230 ms of it.
+    for turn in 0..20_u32 {
+        ack(&mut end, 1 + turn * 20_000, 40 + u64::from(turn) * 100);
+    }
+    let held = end.unacknowledged();
+    assert!((30_000..100_000).contains(&held), "{held}");
+    end.handle_detached();
+    assert_eq!(end.room() + held, Config::default().replay);
+    end.handle_attached(ms(9_000));
+    assert_eq!(end.room(), 0, "the next line is taken for one like the last");
+}
+
+#[test]
 fn memory_follows_the_bytes_held_not_the_pieces_they_came_in() {
     let mut end = fresh();
     said(&mut end, ms(0));
     hear(&mut end, &start(0), ms(1)).unwrap();
-    const BYTES: u64 = 300_000;
+    const BYTES: u64 = 250_000;
     let (_, most) = peak(|| {
         for offset in 0..BYTES {
             // One byte of data in a block of its own, pinned if it were kept as it came.

@@ -10,7 +10,7 @@ use super::recover::{self, Typist};
 use super::stats::Samples;
 use super::table::{Goal, Row, Table, Unit};
 use super::transfer::Towards;
-use super::{Way, bulk, busy, overhead};
+use super::{Way, bulk, busy, overhead, stop};
 use crate::lab::{Direction, Edge, Lab, LinkConfig, Topology};
 
 /// How much is measured.
@@ -77,6 +77,9 @@ const SATELLITE_RATE: u64 = 15_000_000;
 
 /// Bits a second of a thin uplink.
 const UPLINK_RATE: u64 = 10_000_000;
+
+/// And of a thinner one.
+const THIN_RATE: u64 = 2_000_000;
 
 const LOSS: f64 = 0.01;
 
@@ -177,11 +180,7 @@ impl Line<'_> {
 /// # Errors
 /// When a figure could not be measured.
 pub fn busy(plan: &Plan, table: &mut Table) -> Result<()> {
-    let thin = |seed| LinkConfig {
-        up: Direction { rate: Some(UPLINK_RATE), ..leg(seed) },
-        down: leg(seed + 1),
-    };
-    let (both, lab) = bring_up(thin(1), thin(11))?;
+    let (both, lab) = bring_up(thin(UPLINK_RATE, 1), thin(UPLINK_RATE, 11))?;
     for (towards, name) in [(Towards::Up, "upload"), (Towards::Down, "download")] {
         let measure =
             |way: &Way, echoes| busy::measure(lab.ns("laptop"), way, towards, plan.settle, echoes);
@@ -204,6 +203,41 @@ pub fn busy(plan: &Plan, table: &mut Table) -> Result<()> {
         let (ours, peer) = (shared(&both.ssh, "ours")?, shared(&both.jump, "peer")?);
         let place = format!("{}, {name} in the same connection", both.ssh.name);
         rows(&place, &ours, &peer, Goal::Shown, table);
+    }
+    Ok(())
+}
+
+/// A leg whose uplink is thin.
+fn thin(rate: u64, seed: u64) -> LinkConfig {
+    LinkConfig { up: Direction { rate: Some(rate), ..leg(seed) }, down: leg(seed + 1) }
+}
+
+/// Ctrl-C in a flood of output that fills the site's uplink.
+///
+/// # Errors
+/// When a figure could not be measured.
+pub fn stop(plan: &Plan, table: &mut Table) -> Result<()> {
+    for rate in [UPLINK_RATE, THIN_RATE] {
+        let (both, lab) = bring_up(thin(rate, 1), thin(rate, 11))?;
+        let ways = [&both.jump, &both.ssh, &both.exec];
+        let mut all: [Samples; 3] = std::array::from_fn(|_| Samples::default());
+        for _ in 0..plan.turns {
+            for (way, samples) in ways.into_iter().zip(&mut all) {
+                let took = stop::measure(lab.ns("laptop"), way, plan.settle);
+                samples.push(took.with_context(|| way.name)?);
+            }
+        }
+        let [jump, ssh, exec] = all.map(|samples| ms(samples.median()));
+        for (way, ours) in [(&both.ssh, ssh), (&both.exec, exec)] {
+            let rate = rate / 1_000_000;
+            table.push(Row {
+                figure: format!("Ctrl-C in a flood to its end, {rate} Mbit/s, {}", way.name),
+                ours,
+                peer: Some(jump),
+                unit: Unit::Milliseconds,
+                goal: Goal::AtMost(1_000.0),
+            });
+        }
     }
     Ok(())
 }

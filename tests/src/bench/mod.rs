@@ -29,6 +29,7 @@ pub mod prompt;
 pub mod record;
 pub mod recover;
 pub mod stats;
+pub mod stop;
 pub mod table;
 pub mod transfer;
 pub mod way;

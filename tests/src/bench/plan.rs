@@ -83,6 +83,8 @@ pub enum Part {
     Satellite,
     /// Echo beside a transfer that fills a thin uplink.
     Busy,
+    /// Ctrl-C in a flood on thin uplinks.
+    Stop,
     /// Sessions whose line goes away and comes back.
     Recover,
     /// What the resume layer costs.
@@ -201,11 +203,12 @@ pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Result<(Machine, Table)> {
 
 fn on_bad_links(plan: &Plan, table: &mut Table, say: &mut impl FnMut(&str)) -> Result<()> {
     type Measure = fn(&bad_links::Plan, &mut Table) -> Result<()>;
-    let parts: [(Part, &str, Measure); 6] = [
+    let parts: [(Part, &str, Measure); 7] = [
         (Part::Lossy, "transfers on a line that loses", bad_links::lossy),
         (Part::Clean, "transfers on the same line without loss", bad_links::clean),
         (Part::Satellite, "transfers from behind a satellite", bad_links::satellite),
         (Part::Busy, "echo beside a transfer", bad_links::busy),
+        (Part::Stop, "Ctrl-C in a flood", bad_links::stop),
         (Part::Recover, "sessions whose line goes away and comes back", bad_links::recover),
         (Part::Resume, "what the resume layer costs", bad_links::resume),
     ];

@@ -18,7 +18,7 @@ use super::plan::ms;
 use super::stats::Samples;
 use super::table::{Goal, Row, Table, Unit};
 use super::way::Terminal;
-use crate::lab::{Lab, Topology};
+use crate::lab::{Direction, Edge, Lab, LinkConfig, Topology};
 
 /// Turns of each.
 #[derive(Debug, Clone)]
@@ -37,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Keys of one side before the other has its turn.
 const BLOCK: usize = 100;
 
+/// Bits a second of a good line in the field, and half its round trip.
+const LINE: (u64, Duration) = (100_000_000, Duration::from_millis(5));
+
 /// A deployment in a lab of its own.
 struct Side {
     lab: Lab,
@@ -46,8 +49,8 @@ struct Side {
 }
 
 impl Side {
-    fn start(settings: &str, text: &str) -> Result<Self> {
-        let lab = Lab::new(&Topology::default())?;
+    fn start(topology: &Topology, settings: &str, text: &str) -> Result<Self> {
+        let lab = Lab::new(topology)?;
         let ours = Ours::start_configured(&lab, settings)?;
         let way = ours.exec()?;
         let file = lab.dir().join("text");
@@ -107,12 +110,29 @@ fn text(bytes: usize) -> Result<String> {
 pub fn measure(plan: &Plan, table: &mut Table) -> Result<()> {
     let bytes = plan.megabytes * 1_000_000;
     let text = text(bytes)?;
-    let sides = [Side::start("", &text)?, Side::start("recording = \"off\"\n", &text)?];
+    let both = |topology: &Topology| -> Result<[Side; 2]> {
+        let off = "recording = \"off\"\n";
+        Ok([Side::start(topology, "", &text)?, Side::start(topology, off, &text)?])
+    };
+    let (rate, delay) = LINE;
+    let line = Direction { rate: Some(rate), delay, ..Direction::default() };
+    let site_edge = Edge::Link(LinkConfig::both(line));
+    let on_a_line = both(&Topology { site_edge, ..Topology::default() })?;
+    shown(plan, &on_a_line, " on a line of 100 Mbit/s", table)?;
+    drop(on_a_line);
+    let sides = both(&Topology::default())?;
     drop(text);
+    shown(plan, &sides, "", table)?;
+    echoed(plan, &sides, table)
+}
+
+/// Shows the text on both sides in turns.
+fn shown(plan: &Plan, sides: &[Side; 2], place: &str, table: &mut Table) -> Result<()> {
+    let bytes = plan.megabytes * 1_000_000;
     for (terminal, name) in [(Terminal::There, "a terminal"), (Terminal::None, "a pipe")] {
         let mut times = [Samples::default(), Samples::default()];
         let mut memory = [0.0_f64; 2];
-        for side in &sides {
+        for side in sides {
             side.show(terminal)?;
         }
         for _ in 0..plan.turns {
@@ -125,7 +145,7 @@ pub fn measure(plan: &Plan, table: &mut Table) -> Result<()> {
         let [recorded, unrecorded] =
             times.map(|times| bytes as f64 / 1e6 / times.median().as_secs_f64());
         table.push(Row {
-            figure: format!("text through {name}, recorded, and not"),
+            figure: format!("text through {name}{place}, recorded, and not"),
             ours: recorded,
             peer: Some(unrecorded),
             unit: Unit::MegabytesPerSecond,
@@ -133,15 +153,20 @@ pub fn measure(plan: &Plan, table: &mut Table) -> Result<()> {
         });
         let [with, without] = memory;
         table.push(Row {
-            figure: format!("the worker's greatest memory meanwhile, {name}, more by"),
+            figure: format!("the worker's greatest memory meanwhile, {name}{place}, more by"),
             ours: (with - without).max(0.0) / 1024.0,
             peer: None,
             unit: Unit::Mebibytes,
             goal: Goal::AtMost(1.0),
         });
     }
+    Ok(())
+}
+
+/// Types on both sides in turns.
+fn echoed(plan: &Plan, sides: &[Side; 2], table: &mut Table) -> Result<()> {
     let mut sessions = Vec::new();
-    for side in &sides {
+    for side in sides {
         sessions.push(Session::open(side.lab.ns("laptop"), &side.way, Terminal::There)?);
     }
     let mut samples = [Samples::default(), Samples::default()];

@@ -259,6 +259,10 @@ impl Drop for Epoch<'_> {
             state.carry = None;
             state.idle = false;
             self.shared.note_down(&mut state);
+            // Without a line more is taken in.
+            let application = state.application();
+            drop(state);
+            wake(application);
         }
     }
 }

@@ -11,6 +11,8 @@ const TOGETHER: Duration = Duration::from_millis(10);
 
 /// Longest text of one event: as JSON it is six times as long at worst, and fits a frame.
 const EVENT_MAX: usize = 8 * 1024;
+/// Text that there is room for before more is asked for.
+const TEXT_STEP: usize = 32 * 1024;
 const _: () = assert!(longest_line(EVENT_MAX) <= FRAME_TEXT_MAX);
 
 /// What tells a track.
@@ -156,6 +158,10 @@ impl Buffer {
         }
         let mut utf8 = std::mem::take(&mut stream.utf8);
         let begin = self.text.len();
+        if self.text.capacity() - begin < bytes.len() {
+            // In steps: doubled, it would be twice as large as what may wait.
+            self.text.reserve_exact(bytes.len().max(TEXT_STEP));
+        }
         utf8.push(bytes, &mut self.text);
         self.pieces_from(begin, code, at);
         let stream = if code == Code::Error { &mut self.error } else { &mut self.output };

@@ -275,7 +275,7 @@ struct Frame {
 fn frames(batch: &Batch, packer: &mut Packer) -> Vec<Frame> {
     let mut made = Vec::new();
     let mut lines = batch.header.clone().unwrap_or_default();
-    lines.reserve(batch.text.len() + batch.text.len() / 8);
+    lines.reserve((batch.text.len() + batch.text.len() / 8).min(FRAME_TEXT_MAX));
     let first = batch.pieces.first().map_or(batch.before, |piece| piece.at);
     let (mut first, mut last, mut before, mut begin) = (first, first, batch.before, 0);
     for piece in &batch.pieces {
@@ -286,9 +286,11 @@ fn frames(batch: &Batch, packer: &mut Packer) -> Vec<Frame> {
         let after = millis(piece.at).saturating_sub(millis(before));
         cast::event(Duration::from_millis(after), piece.code, text, &mut lines);
         if end > 0 && lines.len() > FRAME_TEXT_MAX {
-            let line = lines.split_off(end);
-            made.extend(packed(&lines, (first, last), packer));
-            lines = line;
+            let (full, line) = lines.split_at(end);
+            made.extend(packed(full, (first, last), packer));
+            let line = line.to_owned();
+            lines.clear();
+            lines.push_str(&line);
             first = piece.at;
         }
         before = piece.at;

@@ -47,6 +47,8 @@ mod live;
 mod quickstart;
 #[path = "all/recording.rs"]
 mod recording;
+#[path = "all/recording_input.rs"]
+mod recording_input;
 #[path = "all/recording_sealed.rs"]
 mod recording_sealed;
 #[path = "all/refusals.rs"]

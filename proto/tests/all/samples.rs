@@ -225,6 +225,8 @@ fn opening() -> Vec<Sample> {
         ..grant()
     };
     let obliged = Grant { obligations: Some(vec!["record".into()]), ..grant() };
+    let typing = Some(vec!["record-required".into(), "record-input".into()]);
+    let typing = Grant { obligations: typing, ..grant() };
     let (no, yes) = (Some(refused()), Some(Accepted {}));
     vec![
         sample("open", "Open", open),
@@ -251,6 +253,7 @@ fn opening() -> Vec<Sample> {
         sample("grant-obliged", "Grant with an obligation", obliged),
         sample("grant-resume", "Grant to take a session up again", resuming),
         sample("grant-sealing", "Grant that obliges to seal a recording", sealing),
+        sample("grant-input", "Grant that obliges to record what is typed", typing),
         sample("grant-anew", "Grant to give a session a fresh stream", anew),
         sample("signed-grant", "SignedGrant", signed_grant()),
         sample("deliver", "Deliver", Deliver { grant: signed.into() }),

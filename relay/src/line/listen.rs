@@ -38,6 +38,8 @@ pub struct Limits {
     pub windows: ResumeWindows,
     /// Whether sessions are recorded.
     pub recording: Policy,
+    /// Where they are: what is typed as well.
+    pub input: bool,
     /// Whom recordings are sealed to; nobody: they are not.
     pub recipients: Arc<[String]>,
     /// How long running sessions may go on after the relay was told to stop.
@@ -56,6 +58,7 @@ impl Limits {
             sessions_per_user: config.sessions.per_user,
             windows: config.sessions.windows,
             recording: config.sessions.recording,
+            input: config.sessions.input,
             recipients: Arc::clone(&config.recipients),
             drain: config.drain,
         }

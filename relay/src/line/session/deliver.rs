@@ -111,7 +111,8 @@ pub(super) async fn deliver(
 fn obligations(shared: &Shared, line: &LiveDevice) -> Option<Vec<String>> {
     let record = shared.limits.recording.obligation().filter(|_| line.records)?;
     let seal = (!shared.limits.recipients.is_empty()).then_some(obligation::SEAL);
-    Some([record].into_iter().chain(seal).map(str::to_owned).collect())
+    let input = (shared.limits.input && line.records_input).then_some(obligation::RECORD_INPUT);
+    Some([record].into_iter().chain(seal).chain(input).map(str::to_owned).collect())
 }
 
 async fn exchange(

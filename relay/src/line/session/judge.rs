@@ -12,9 +12,9 @@ use belay_proto::policy::{Allowed, Facts, decide};
 use belay_proto::refusal::{Code, Refused};
 use belay_tunnel::clock;
 
-use super::super::Shared;
 use super::super::admit::span;
-use super::super::registry::Full;
+use super::super::registry::{Full, LiveDevice};
+use super::super::{Limits, Shared};
 use crate::store::{DeviceRecord, SessionRecord, StoreError, UserRecord};
 
 pub(super) fn store(error: StoreError) -> Refused {
@@ -130,14 +130,23 @@ pub(super) fn offline(record: &DeviceRecord) -> Refused {
     )
 }
 
-/// Sessions must be recorded here, and this device's agent does not know how, or not how to seal it.
-pub(super) fn unrecorded(record: &DeviceRecord, sealed: bool) -> Refused {
-    let how = if sealed { "recorded and sealed" } else { "recorded" };
-    Refused::new(
+/// Whether this device's agent knows how to record as sessions must be recorded here.
+pub(super) fn recordable(
+    line: &LiveDevice,
+    record: &DeviceRecord,
+    limits: &Limits,
+) -> Result<(), Refused> {
+    let how = match (line.records, limits.input && !line.records_input) {
+        (true, false) => return Ok(()),
+        (true, true) => "recorded with what is typed",
+        (false, _) if !limits.recipients.is_empty() => "recorded and sealed",
+        (false, _) => "recorded",
+    };
+    Err(Refused::new(
         Code::NotAllowed,
         format!("sessions must be {how}, and the agent of {} cannot", record.name),
         "upgrade it, or give its disk room: its log says which",
-    )
+    ))
 }
 
 pub(super) fn too_many(full: Full, record: &DeviceRecord) -> Refused {

@@ -37,8 +37,8 @@ pub(super) async fn open(
     *event = event.clone().device(record.id);
     let allowed = judge::permitted(&user, &record, &kind, &login)?;
     let line = shared.registry.device(record.id).ok_or_else(|| judge::offline(&record))?;
-    if shared.limits.recording == Policy::Required && !line.records {
-        return Err(judge::unrecorded(&record, !shared.limits.recipients.is_empty()));
+    if shared.limits.recording == Policy::Required {
+        judge::recordable(&line, &record, &shared.limits)?;
     }
     let bounds = (shared.limits.sessions_per_device, shared.limits.sessions_per_user);
     let (guard, _) = shared

@@ -21,6 +21,8 @@ mod attach;
 mod audit;
 #[path = "all/audit_formats.rs"]
 mod audit_formats;
+#[path = "all/break_glass.rs"]
+mod break_glass;
 #[path = "all/chaos.rs"]
 mod chaos;
 #[path = "all/clones.rs"]

@@ -42,6 +42,8 @@ pub struct Limits {
     pub input: bool,
     /// Whom recordings are sealed to; nobody: they are not.
     pub recipients: Arc<[String]>,
+    /// How many other systems get the audit log.
+    pub exports: usize,
     /// How long running sessions may go on after the relay was told to stop.
     pub drain: Duration,
 }
@@ -60,6 +62,7 @@ impl Limits {
             recording: config.sessions.recording,
             input: config.sessions.input,
             recipients: Arc::clone(&config.recipients),
+            exports: config.exports.len(),
             drain: config.drain,
         }
     }

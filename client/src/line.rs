@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use belay_proto::limits::DELIVER_DEADLINE;
 use belay_proto::names::Login as LoginName;
+use belay_proto::policy::BreakGlass;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::version;
@@ -215,13 +216,25 @@ impl Line {
         login: &LoginName,
         resume: Option<Resume>,
     ) -> Result<Opening, Failure> {
+        self.ask(Open { resume, ..asked_for(device, login) }).await
+    }
+
+    /// Asks for a new session that may go unrecorded.
+    ///
+    /// # Errors
+    /// When the line is gone.
+    pub async fn break_glass(
+        &self,
+        device: &DeviceRef,
+        login: &LoginName,
+        reason: &BreakGlass,
+    ) -> Result<Opening, Failure> {
+        let break_glass = Some(reason.to_string());
+        self.ask(Open { break_glass, ..asked_for(device, login) }).await
+    }
+
+    async fn ask(&self, open: Open) -> Result<Opening, Failure> {
         let (mut send, recv) = self.carrier.open().await.map_err(|e| gone(&e))?;
-        let open = Open {
-            device: Some(device.to_string()),
-            kind: Some(kind::SSH.into()),
-            login: Some(login.clone()),
-            resume,
-        };
         if let Err(error) = framed::write(&mut send, &open).await {
             return Err(self.explain(Failure::line_lost(&error.to_string())).await);
         }
@@ -285,6 +298,15 @@ impl Line {
         tokio::task::yield_now().await;
         self.carrier.close(ResetCode(0), "done");
         self.carrier.drain(GOODBYE).await;
+    }
+}
+
+fn asked_for(device: &DeviceRef, login: &LoginName) -> Open {
+    Open {
+        device: Some(device.to_string()),
+        kind: Some(kind::SSH.into()),
+        login: Some(login.clone()),
+        ..Open::default()
     }
 }
 

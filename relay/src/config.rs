@@ -128,6 +128,8 @@ pub struct Sessions {
     pub windows: ResumeWindows,
     /// Whether they are recorded.
     pub recording: Policy,
+    /// Where they are: what is typed as well.
+    pub input: bool,
 }
 
 /// Bounds of the HTTPS listener.
@@ -169,6 +171,8 @@ macro_rules! settings {
             #[serde(default)]
             audit_checkpoints_to: Option<String>,
             recording: Option<String>,
+            #[serde(default)]
+            recording_input: bool,
             #[serde(default)]
             recording_recipients: Vec<String>,
             #[serde(default)]
@@ -215,6 +219,9 @@ macro_rules! settings {
                  # Whether devices record sessions: \"best-effort\", which marks what could not be kept,\n\
                  # \"required\", which refuses or ends a session that cannot be recorded whole, or \"off\".\n\
                  # recording = \"best-effort\"\n\n\
+                 # Whether what is typed is recorded as well, as far as the terminal echoes it: no password\n\
+                 # that is asked for without echo, and no key that a shell's line editor draws by itself.\n\
+                 # recording_input = false\n\n\
                  # Auditors' age public keys, 16 at most. With any, devices seal what they record to them:\n\
                  # this relay cannot read it, and without one of their secret keys nobody ever can. A\n\
                  # device that cannot seal does not record. Without any, recordings are not sealed.\n\
@@ -342,6 +349,9 @@ impl Config {
                 return Err(value("recording", other, rule));
             }
         };
+        if read.recording_input && recording == Policy::Off {
+            return Err(value("recording_input", "true", "false where recording is \"off\""));
+        }
         if !read.recording_recipients.is_empty() {
             recipients(&read.recording_recipients).map_err(|error| ConfigError::Recipients {
                 file: file.to_owned(),
@@ -377,6 +387,7 @@ impl Config {
                     other: n.resume_other_seconds,
                 },
                 recording,
+                input: read.recording_input,
             },
             recipients: read.recording_recipients.into(),
             https: Https {
@@ -467,6 +478,10 @@ mod tests {
         assert_eq!(policy("recording = \"best-effort\"").unwrap(), Policy::BestEffort);
         assert_eq!(policy("recording = \"required\"").unwrap(), Policy::Required);
         assert_eq!(policy("recording = \"off\"").unwrap(), Policy::Off);
+        assert!(!parse(LEAST).unwrap().sessions.input);
+        assert!(parse(&format!("{LEAST}recording_input = true")).unwrap().sessions.input);
+        let line = policy("recording = \"off\"\nrecording_input = true").unwrap_err().to_string();
+        assert!(line.contains("recording_input is \"true\""), "{line}");
         let audrey = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
         let sealed = format!("{LEAST}recording_recipients = [\"{audrey}\"]\n");
         assert_eq!(*parse(&sealed).unwrap().recipients, [audrey.to_owned()]);

@@ -4,6 +4,8 @@
 mod attach;
 #[path = "all/audit.rs"]
 mod audit;
+#[path = "all/break_glass.rs"]
+mod break_glass;
 #[path = "all/crash.rs"]
 mod crash;
 #[path = "all/disk.rs"]

@@ -21,6 +21,8 @@ mod attach;
 mod audit;
 #[path = "all/audit_formats.rs"]
 mod audit_formats;
+#[path = "all/break_glass.rs"]
+mod break_glass;
 #[path = "all/chaos.rs"]
 mod chaos;
 #[path = "all/clones.rs"]
@@ -47,6 +49,8 @@ mod live;
 mod quickstart;
 #[path = "all/recording.rs"]
 mod recording;
+#[path = "all/recording_input.rs"]
+mod recording_input;
 #[path = "all/recording_sealed.rs"]
 mod recording_sealed;
 #[path = "all/refusals.rs"]

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod audit;
+mod break_glass;
 pub mod completions;
 pub mod device;
 pub mod devices;

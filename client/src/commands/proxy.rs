@@ -12,6 +12,7 @@ use belay_tunnel::stream::{RecvEnd, SendEnd};
 use bytes::Bytes;
 use tokio::time::timeout;
 
+use super::break_glass::Glass;
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
 use crate::kept::Session;
@@ -41,6 +42,8 @@ pub struct Args {
     /// The account ssh will log in to
     #[arg(long, short = 'l', value_name = "ACCOUNT", env = "BELAY_LOGIN", default_value = "root")]
     login: LoginName,
+    #[command(flatten)]
+    glass: Glass,
 }
 
 /// Carries one connection.
@@ -48,6 +51,7 @@ pub struct Args {
 /// # Errors
 /// When the session is refused, or ends for good before ssh is done with it.
 pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
+    let glass = args.glass.reason()?;
     let login = context.home.live_login()?;
     let local = |e: std::io::Error| {
         Failure::new("input", format!("cannot use standard input and output: {e}"))
@@ -56,7 +60,7 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let stdout = Sink::open(Which::Out).map_err(local)?;
     let line = Line::connect(&login).await?;
     let Session { send, recv, mut kept } =
-        Session::open(context.home.clone(), line, &args.host, &args.login).await?;
+        Session::open(context.home.clone(), line, &args.host, &args.login, glass).await?;
     let mut up = Up(Some(Box::pin(up(stdin, send))));
     let done = tokio::select! {
         done = carry(&mut up, down(recv, stdout)) => done,

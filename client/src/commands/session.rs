@@ -8,6 +8,7 @@ use belay_proto::ids::SessionId;
 use belay_proto::names::Login as LoginName;
 use tokio::time::timeout;
 
+use super::break_glass::Glass;
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
 use crate::line::Line;
@@ -35,11 +36,13 @@ pub(super) struct Target {
     /// The account on the device
     #[arg(long, short = 'l', value_name = "ACCOUNT", env = "BELAY_LOGIN", default_value = "root")]
     login: LoginName,
+    #[command(flatten)]
+    glass: Glass,
 }
 
 impl Target {
-    pub(super) const fn new(device: DeviceRef, login: LoginName) -> Self {
-        Self { device, login }
+    pub(super) fn new(device: DeviceRef, login: LoginName) -> Self {
+        Self { device, login, glass: Glass::default() }
     }
 }
 
@@ -72,6 +75,7 @@ pub(super) async fn run_in(
     work: Work,
     pty: Pty,
 ) -> Result<u8, Failure> {
+    let glass = target.glass.reason()?;
     let login = context.home.live_login()?;
     let out = Arc::new(Sink::open(Which::Out).map_err(no_output)?);
     let err = Arc::new(Sink::open(Which::Err).map_err(no_output)?);
@@ -83,7 +87,11 @@ pub(super) async fn run_in(
     };
     let goodbye = if pty { GOODBYE_TERMINAL } else { GOODBYE };
     let line = Line::connect(&login).await?;
-    let target = (&target.device, &target.login, taken);
+    let begin = match taken {
+        Some(session) => ssh::Begin::TakenOver(session),
+        None => ssh::Begin::New(glass),
+    };
+    let target = (&target.device, &target.login, begin);
     let (mut connected, mut kept) =
         ssh::connect(&context.home, line, &login, target, out, err).await?;
     let job = Job {

@@ -24,7 +24,7 @@ pub struct Args {
 enum What {
     /// Add a person; prints the one-time code for their first login
     #[command(
-        after_help = "Example:\n  belay user add anna --role engineer --label site=oslo --login support\n  belay user add bo --role admin\n  belay user add ida --role auditor"
+        after_help = "Example:\n  belay user add anna --role engineer --label site=oslo --login support\n  belay user add eli --role engineer --label site=oslo --login root --break-glass\n  belay user add bo --role admin\n  belay user add ida --role auditor"
     )]
     Add {
         /// Name
@@ -76,6 +76,10 @@ struct RoleArgs {
     /// Engineers: an account on the device they may use; may be repeated
     #[arg(long, value_name = "ACCOUNT")]
     login: Vec<Login>,
+    /// Engineers: in an emergency they may open a session there that is not recorded as it must be; it
+    /// raises an alarm
+    #[arg(long)]
+    break_glass: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,6 +98,12 @@ impl RoleArgs {
         let usage = |cause: &str, remedy: &str| {
             Failure::new("usage", cause).remedy(remedy).exit(EXIT_USAGE)
         };
+        if self.break_glass && self.role != RoleName::Engineer {
+            return Err(usage(
+                "--break-glass is an engineer's: an administrator may, an auditor opens no session",
+                "leave it out",
+            ));
+        }
         match self.role {
             RoleName::Admin if self.label.is_empty() && self.login.is_empty() => {
                 Ok(Role::Administrator)
@@ -117,7 +127,8 @@ impl RoleArgs {
                         "add --login, for example --login support",
                     ));
                 }
-                Ok(Role::Engineer { selector, logins: self.login.into_iter().collect() })
+                let (logins, break_glass) = (self.login.into_iter().collect(), self.break_glass);
+                Ok(Role::Engineer { selector, logins, break_glass })
             }
         }
     }
@@ -204,6 +215,7 @@ mod tests {
             role,
             label: label.iter().map(|l| l.parse().unwrap()).collect(),
             login: login.iter().map(|l| l.parse().unwrap()).collect(),
+            break_glass: false,
         }
     }
 
@@ -212,7 +224,15 @@ mod tests {
         assert_eq!(args(RoleName::Admin, &[], &[]).into_role().unwrap(), Role::Administrator);
         assert_eq!(args(RoleName::Auditor, &[], &[]).into_role().unwrap(), Role::Auditor);
         args(RoleName::Engineer, &["site=oslo"], &["support"]).into_role().unwrap();
+        let trusted = RoleArgs {
+            break_glass: true,
+            ..args(RoleName::Engineer, &["site=oslo"], &["support"])
+        };
+        let role = trusted.into_role().unwrap();
+        assert!(matches!(role, Role::Engineer { break_glass: true, .. }), "{role:?}");
         for bad in [
+            RoleArgs { break_glass: true, ..args(RoleName::Admin, &[], &[]) },
+            RoleArgs { break_glass: true, ..args(RoleName::Auditor, &[], &[]) },
             args(RoleName::Admin, &["site=oslo"], &[]),
             args(RoleName::Admin, &[], &["root"]),
             args(RoleName::Auditor, &["site=oslo"], &[]),

@@ -63,6 +63,7 @@ mod tests {
             ending: None,
             device_online: None,
             recording: None,
+            break_glass: None,
             watched_by: Vec::new(),
         }
     }

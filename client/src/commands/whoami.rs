@@ -39,9 +39,10 @@ pub(super) fn role_line(role: &Role) -> String {
     match role {
         Role::Administrator => "administrator: everything, on every device".into(),
         Role::Auditor => "auditor: reads the audit log, opens no session".into(),
-        Role::Engineer { selector, logins } => {
+        Role::Engineer { selector, logins, break_glass } => {
             let logins: Vec<_> = logins.iter().map(|login| login.as_str()).collect();
-            format!("engineer: devices with {selector}, as {}", logins.join(", "))
+            let glass = if *break_glass { ", may break the glass" } else { "" };
+            format!("engineer: devices with {selector}, as {}{glass}", logins.join(", "))
         }
     }
 }

@@ -4,6 +4,7 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use belay_proto::error_line::printable;
 use belay_proto::limits::{HELLO_DEADLINE, RESUME_WAIT};
 use belay_proto::names::Login as LoginName;
 use belay_proto::reconnect::LONGEST_SLOT;
@@ -23,6 +24,7 @@ use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
 use crate::home::Home;
 use crate::line::{Line, Opening};
+use crate::output;
 
 /// Between two attempts to reach the relay: with a session in the hand, somebody is waiting.
 const EAGER: Duration = Duration::from_secs(1);
@@ -56,6 +58,8 @@ type Stream = (SendHalf, RecvHalf);
 pub(super) enum Begin {
     /// It was asked for; the answer comes in front of its bytes.
     Asked(Opening),
+    /// The same, and it may go unrecorded.
+    Breaking(Opening),
     /// It is open.
     Open(Box<(SendHalf, RecvHalf, Opened)>),
 }
@@ -76,6 +80,14 @@ enum Turn {
 /// person would take for an end.
 const MOVES_WITHIN: Duration = Duration::from_secs(3);
 
+/// Says who was told that the glass was broken. A relay that does not say it has told nobody.
+fn say_told(opened: &Opened) {
+    output::note(match &opened.break_glass {
+        Some(told) => format!("belay: break-glass: {}", printable(told)),
+        None => "belay: this relay knows no break-glass: the session is like any other".to_owned(),
+    });
+}
+
 impl Keeper {
     /// Keeps the session to its end.
     pub(super) async fn keep(self, line: Arc<Line>, begin: Begin) -> Result<(), Failure> {
@@ -88,7 +100,8 @@ impl Keeper {
 
     async fn hold(&self, mut line: Arc<Line>, begin: Begin) -> Result<(), Failure> {
         let (mut turn, opened) = match begin {
-            Begin::Asked(opening) => self.first_turn(&line, opening).await?,
+            Begin::Asked(opening) => self.first_turn(&line, opening, |_| {}).await?,
+            Begin::Breaking(opening) => self.first_turn(&line, opening, say_told).await?,
             Begin::Open(open) => {
                 let (send, recv, opened) = *open;
                 (self.turn(&line, ready(()), self.attacher.carry(recv, send)).await, opened)
@@ -147,12 +160,19 @@ impl Keeper {
         &self,
         line: &Line,
         opening: Opening,
+        tell: impl FnOnce(&Opened) + Send,
     ) -> Result<(Result<Turn, Failure>, Opened), Failure> {
         let (send, answering) = opening.split();
         let (source, mut outcome) = Answered::new(answering, Arc::clone(&self.answer));
         let told = outcome.clone();
         // When it ends without an answer, so does the attachment, which is then noticed.
-        let answered = async { drop(outcome.wait_for(Option::is_some).await) };
+        let answered = async {
+            if let Ok(answer) = outcome.wait_for(Option::is_some).await
+                && let Some(Ok(opened)) = &*answer
+            {
+                tell(opened);
+            }
+        };
         let turn = self.turn(line, answered, self.attacher.carry(source, send)).await;
         let answer = told.borrow().clone();
         match answer {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use belay_proto::ids::SessionId;
 use belay_proto::names::Login as LoginName;
+use belay_proto::policy::BreakGlass;
 use belay_proto::refusal::Code;
 use belay_proto::wire::open::{Opened, Resume};
 use belay_tunnel::stream::{self, RecvEnd, SendEnd};
@@ -51,7 +52,8 @@ pub struct Kept {
 pub(crate) type Answer = Arc<Mutex<Option<Opened>>>;
 
 impl Session {
-    /// Asks for a session over a fresh line. Refusals and losses before the first answer come from
+    /// Asks for a session over a fresh line; with a reason, for one that may go unrecorded, and says who was
+    /// told of that. Refusals and losses before the first answer come from
     /// [`Kept::end`], as everything that ends the session does.
     ///
     /// # Errors
@@ -61,11 +63,15 @@ impl Session {
         line: Line,
         device: &DeviceRef,
         account: &LoginName,
+        glass: Option<BreakGlass>,
     ) -> Result<Self, Failure> {
         let line = Arc::new(line);
-        let opening = line.open(device, account, None).await?;
+        let begin = match glass {
+            None => Begin::Asked(line.open(device, account, None).await?),
+            Some(reason) => Begin::Breaking(line.break_glass(device, account, &reason).await?),
+        };
         let of = (device, account);
-        Ok(Self::keep(home, line, of, Answer::default(), Begin::Asked(opening)))
+        Ok(Self::keep(home, line, of, Answer::default(), begin))
     }
 
     /// Takes a session over that another client had, with a fresh stream. Nothing is sent before

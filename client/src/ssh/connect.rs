@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use belay_proto::ids::SessionId;
 use belay_proto::names::Login as LoginName;
+use belay_proto::policy::BreakGlass;
 use belay_proto::refusal::Code;
 use belay_tunnel::stream::join;
 use russh::client::{AuthResult, Config, Handle, connect_stream};
@@ -96,6 +97,15 @@ impl Connected {
     }
 }
 
+/// Which session.
+#[derive(Debug, Clone)]
+pub enum Begin {
+    /// A new one; with a reason, one that may go unrecorded.
+    New(Option<BreakGlass>),
+    /// One that another client had.
+    TakenOver(SessionId),
+}
+
 /// Opens a session over the line, or takes the one named over from another client, and opens SSH
 /// inside it.
 ///
@@ -105,16 +115,18 @@ pub async fn connect(
     home: &Home,
     line: Line,
     login: &Login,
-    (device, account, taken): (&DeviceRef, &LoginName, Option<SessionId>),
+    (device, account, begin): (&DeviceRef, &LoginName, Begin),
     out: Arc<Sink>,
     err: Arc<Sink>,
 ) -> Result<(Connected, Kept), Failure> {
     let identity = login.ssh_identity()?;
     let cas = login.ssh_host_cas()?;
     let home = home.clone();
-    let Session { send, recv, mut kept } = match taken {
-        None => Session::open(home, line, device, account).await?,
-        Some(session) => Session::take_over(home, line, (device, account), session).await?,
+    let Session { send, recv, mut kept } = match begin {
+        Begin::New(glass) => Session::open(home, line, device, account, glass).await?,
+        Begin::TakenOver(session) => {
+            Session::take_over(home, line, (device, account), session).await?
+        }
     };
     let asked = device.to_string();
     let (line, answer) = (kept.first_line(), kept.answer());

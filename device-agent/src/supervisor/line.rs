@@ -251,7 +251,8 @@ async fn dial(wanted: &Wanted) -> Result<Carrier, LineError> {
 fn capabilities(agent: &Agent) -> Vec<String> {
     let mut all = vec![capability::ATTACH.to_owned()];
     if agent.spool.is_some() {
-        all.extend([capability::RECORD, capability::SEAL].map(str::to_owned));
+        let recording = [capability::RECORD, capability::SEAL, capability::RECORD_INPUT];
+        all.extend(recording.map(str::to_owned));
     }
     all
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use belay_proto::error_line::one_line;
+use belay_proto::error_line::{one_line, printable};
 use belay_proto::grant::{Grant, GrantError};
 use belay_proto::ids::SessionId;
 use belay_proto::limits::OPEN_DEADLINE;
@@ -42,7 +42,7 @@ pub(super) async fn serve(mut send: SendHalf, mut recv: RecvHalf, agent: Arc<Age
         }
         Err(_) => return recv.stop(ResetCode::PROTOCOL),
     };
-    match attach(&deliver.grant, &agent).await {
+    match attach(&deliver, &agent).await {
         Ok((held, socket)) => {
             let session = held.session();
             let answer = DeliverAnswer { accepted: Some(Accepted {}), refused: None };
@@ -73,8 +73,8 @@ pub(super) async fn serve(mut send: SendHalf, mut recv: RecvHalf, agent: Arc<Age
 }
 
 /// Finds or starts the session, and makes it an attachment.
-async fn attach(encoded: &[u8], agent: &Arc<Agent>) -> Result<(Arc<Held>, UnixStream), Refused> {
-    let grant = agent.verify(encoded).map_err(|error| not_granted(&error))?;
+async fn attach(deliver: &Deliver, agent: &Arc<Agent>) -> Result<(Arc<Held>, UnixStream), Refused> {
+    let grant = agent.verify(&deliver.grant).map_err(|error| not_granted(&error))?;
     if grant.kind != kind::SSH {
         return Err(Refused::new(
             Code::BadRequest,
@@ -86,7 +86,14 @@ async fn attach(encoded: &[u8], agent: &Arc<Agent>) -> Result<(Arc<Held>, UnixSt
     let held = if grant.resume == Some(true) {
         agent.sessions.find(session, grant.user, login)?
     } else {
-        begin(&grant, agent).await?
+        let held = begin(&grant, agent).await?;
+        if let Some(reason) = deliver.break_glass.as_deref().map(printable) {
+            tracing::warn!(
+                %session, %user, %login, reason,
+                "glass broken: this session need not be recorded"
+            );
+        }
+        held
     };
     let door = agent.sessions.dir.door(session);
     let resumed = grant.resume == Some(true);
@@ -187,7 +194,8 @@ fn recordable(grant: &Grant, agent: &Agent) -> Result<(), Refused> {
         return Err(Refused::new(
             Code::Busy,
             "sessions must be recorded, and the device has no room for a recording",
-            "it has when the relay has taken what waits there; look at the disks of both",
+            "it has when the relay has taken what waits there; look at the disks of both; in an \
+             emergency, --break-glass",
         ));
     }
     Ok(())

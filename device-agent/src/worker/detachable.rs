@@ -19,7 +19,7 @@ use super::gate::Events;
 use super::greeted::{Fate, Greeted, Leave, Parting};
 use super::limits::{CLOSE_TIMEOUT, CLOSINGS, EVENTS, FAREWELL, LAST_WORDS, RECORD_LAST};
 use super::record::{Permits, Recorder, Scribe};
-use super::run::Session;
+use super::run::{Input, Session};
 use super::ssh::{self, Because, End, Serving};
 use super::teller::Teller;
 use super::terminals::Terminals;
@@ -47,7 +47,10 @@ pub(super) async fn serve(mut session: Session, moorings: Moorings) -> anyhow::R
     let (sender, receiver) = mpsc::channel(EVENTS + CLOSINGS);
     // One waits at most: the newest replaces.
     let (lines, new_lines) = mpsc::channel(1);
-    let recorder = Recorder::new(session.recording);
+    let recorder = match session.input {
+        Input::Recorded => Recorder::with_input(session.recording),
+        Input::Unrecorded => Recorder::new(session.recording),
+    };
     let permits = Permits::new();
     let scribe = Scribe::new(&recorder, permits.clone(), session.sealer.take());
     let events = Events::new(sender, recorder.clone());

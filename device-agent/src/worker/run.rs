@@ -87,8 +87,24 @@ pub(super) struct Session {
     pub(super) host_certificate: Option<Certificate>,
     pub(super) account: Account,
     pub(super) recording: Policy,
+    pub(super) input: Input,
     /// What is recorded is sealed by it.
     pub(super) sealer: Option<Sealer>,
+}
+
+/// Whether what is typed at a recorded session's terminals is recorded too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Input {
+    /// As far as the terminal echoes it.
+    Recorded,
+    Unrecorded,
+}
+
+impl Input {
+    fn of(order: &WorkerOrder) -> Self {
+        let wanted = order.obligations.iter().any(|named| named == obligation::RECORD_INPUT);
+        if wanted { Self::Recorded } else { Self::Unrecorded }
+    }
 }
 
 fn supervised() -> anyhow::Result<()> {
@@ -155,7 +171,8 @@ fn prepare(order: &WorkerOrder) -> anyhow::Result<Session> {
     let account = take_on(&terms.login)?;
     let recording = Policy::of(&order.obligations);
     let sealer = sealer(order, recording)?;
-    Ok(Session { terms, host_key, host_certificate, account, recording, sealer })
+    let input = Input::of(order);
+    Ok(Session { terms, host_key, host_certificate, account, recording, input, sealer })
 }
 
 /// Nothing is recorded in plain where sealing was asked for: without auditors there is no session.
@@ -187,7 +204,15 @@ fn on_stdio(args: &StdioArgs) -> anyhow::Result<()> {
     tracing::debug!(event = ?started(&account));
     // Nobody is there who could keep a recording.
     let recording = Policy::Off;
-    let session = Session { terms, host_key, host_certificate, account, recording, sealer: None };
+    let session = Session {
+        terms,
+        host_key,
+        host_certificate,
+        account,
+        recording,
+        input: Input::Unrecorded,
+        sealer: None,
+    };
     runtime()?.block_on(serve_pipes(session, input, output))
 }
 

@@ -6,7 +6,7 @@ use russh::ChannelMsg;
 use tokio::time::timeout;
 
 use crate::far_end::{Device, Laptop, exec, order, output};
-use crate::rig::PATIENCE;
+use crate::rig::{PATIENCE, have};
 
 fn recorded_order() -> WorkerOrder {
     WorkerOrder { obligations: vec!["record".into()], ..order() }
@@ -106,6 +106,100 @@ async fn a_terminal_leaves_what_it_showed_and_not_what_was_typed_unseen() {
     assert_eq!(shown(&all, 1, "r"), "100x30");
     assert_eq!(shown(&all, 1, "x"), "4");
     drop(laptop);
+}
+
+/// A device that records what is typed, and what its client sees of one command on a terminal to
+/// which it types: each text once what is named before it was shown.
+async fn typed_at(command: &str, say: &[(&str, &str)]) -> (Vec<Recorded>, String) {
+    let input = vec!["record".into(), "record-input".into()];
+    let mut device = Device::started(&WorkerOrder { obligations: input, ..order() }).await;
+    let (laptop, handle, _attachment) = Laptop::arrive(&device).await;
+    let mut channel = timeout(PATIENCE, handle.channel_open_session()).await.unwrap().unwrap();
+    channel.request_pty(false, "xterm", 80, 24, 0, 0, &[]).await.unwrap();
+    channel.exec(false, command).await.unwrap();
+    let (mut seen, mut from) = (String::new(), 0);
+    let mut say = say.iter().peekable();
+    let read = async {
+        while let Some(message) = channel.wait().await {
+            if let ChannelMsg::Data { data } = message {
+                seen.push_str(&String::from_utf8_lossy(&data));
+            }
+            while let Some((wanted, typed)) = say.peek()
+                && let Some(at) = seen[from..].find(wanted)
+            {
+                from += at + wanted.len();
+                say.next();
+                channel.data(typed.as_bytes()).await.unwrap();
+            }
+        }
+    };
+    timeout(PATIENCE, read).await.unwrap();
+    handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
+    drop((channel, handle));
+    let all = segments(&mut device).await;
+    drop(laptop);
+    assert_eq!(shown(&all, 1, "o"), seen, "it has what the client saw");
+    (all, seen)
+}
+
+#[tokio::test]
+async fn what_is_typed_is_there_where_the_terminal_echoes_and_nowhere_else() {
+    let command = "echo one; read a; stty -echo; echo two; read pw; stty echo; echo three-${#pw}; \
+                   read b; echo \"$a$b\" | tr a-z A-Z";
+    let say = [("one", "plain \u{e9}\r"), ("two", "hunter2-unseen\r"), ("three-14", "more\r")];
+    let (all, seen) = typed_at(command, &say).await;
+    assert!(seen.contains("plain \u{e9}") && seen.contains("MORE"), "{seen}");
+    assert_eq!(shown(&all, 1, "i"), "plain \u{e9}\rmore\r");
+    assert!(shown(&all, 0, "b").contains(r#""input":"what is echoed""#));
+}
+
+/// A program that turns echo off reads what was typed before it did. Whatever of that the terminal
+/// echoed stands in the output; of the rest nothing is kept.
+#[tokio::test]
+async fn a_password_typed_while_echo_goes_off_and_on_is_kept_only_if_it_was_shown() {
+    if !have("bash") {
+        return eprintln!("SKIPPED: this test needs bash");
+    }
+    const ROUNDS: usize = 150;
+    let command = format!(
+        "bash -c 'echo ready; until read -t 0; do sleep 0.01; done; sleep 0.5; \
+         for n in $(seq {ROUNDS}); do read -s pw; echo; \
+         sleep 0.00$((n % 5)); done; echo fin; read x'"
+    );
+    let words: String = (0..ROUNDS).map(|n| format!("s3cr{n:03}t\r")).collect();
+    let (ahead, behind) = words.split_at(words.len() / 2);
+    let mut say = vec![("ready", ahead)];
+    // One after another, each as early as can be.
+    let behind: Vec<&str> = behind.split_inclusive('\r').collect();
+    say.extend(behind.iter().map(|word| ("\n", *word)));
+    say.push(("fin", "seen\r"));
+    let (all, seen) = typed_at(&command, &say).await;
+    let typed = shown(&all, 1, "i");
+    for word in typed.split('\r').filter(|word| !word.is_empty()) {
+        assert!(seen.contains(word), "{word:?} was recorded, and not shown: {seen}");
+    }
+    assert!(typed.ends_with("seen\r"), "{typed:?}");
+    // What was typed before echo went off for the first time.
+    assert!(typed.starts_with("s3cr000t\r"), "{typed:?}");
+}
+
+/// getpass(3) throws away what was typed before it asks, which the terminal has shown by then.
+#[tokio::test]
+async fn getpass_leaves_nothing_of_what_it_reads() {
+    if !have("python3") {
+        return eprintln!("SKIPPED: this test needs python3");
+    }
+    let command = "python3 -c 'import getpass; print(input(\"name: \").upper()); \
+                   [print(len(getpass.getpass(\"pw%d: \" % n))) for n in range(3)]'";
+    let say = [
+        ("name: ", "anna\r"),
+        ("pw0: ", "hunter2-a\r"),
+        ("pw1: ", "hunter2-bb\r"),
+        ("pw2: ", "hunter2-ccc\r"),
+    ];
+    let (all, seen) = typed_at(command, &say).await;
+    assert!(seen.contains("ANNA") && seen.contains("11"), "{seen}");
+    assert_eq!(shown(&all, 1, "i"), "anna\r");
 }
 
 #[tokio::test]

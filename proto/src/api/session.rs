@@ -46,6 +46,9 @@ pub struct Session {
     /// Its recording as the relay has it: `none`, or one of [`super::Recording::state`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recording: Option<String>,
+    /// Why its user broke the glass: it was opened though it might not be recorded as it must be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub break_glass: Option<String>,
     /// Who looks on now, as its recording grows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watched_by: Vec<UserName>,

@@ -18,6 +18,8 @@ pub struct Facts<'a> {
     pub kind: &'a str,
     /// The account asked for.
     pub login: &'a Login,
+    /// Whether the session is to be opened though it may not be recorded as it must be.
+    pub break_glass: bool,
 }
 
 /// Permission: only [`decide`] makes one.
@@ -51,7 +53,8 @@ pub type Decision = Result<Allowed, Denied>;
 ///
 /// # Errors
 /// [`Denied`], whose code is [`Code::BadRequest`] for an unknown kind, [`Code::NotAllowed`] when
-/// no role covers the device, [`Code::LoginNotAllowed`] when one does but not with this login.
+/// no role covers the device, or none of those that do lets the person break the glass who asks for it;
+/// [`Code::LoginNotAllowed`] when one covers it but not with this login.
 pub fn decide(facts: &Facts<'_>) -> Decision {
     if facts.kind != kind::SSH {
         return Err(Denied {
@@ -60,22 +63,34 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
             remedy: "upgrade the relay, or use a client of its version".into(),
         });
     }
-    let mut covered = false;
+    let (mut covered, mut may_break) = (false, false);
     let mut logins = BTreeSet::new();
     let mut actions = BTreeSet::new();
     for role in facts.roles.iter().filter(|role| role.covers(facts.labels)) {
         match role {
             // Knows of every device, opens none.
             Role::Auditor => {}
-            Role::Administrator => actions.extend(Action::ALL),
-            Role::Engineer { logins: allowed, .. } => {
+            Role::Administrator => {
+                may_break = true;
+                actions.extend(Action::ALL);
+            }
+            Role::Engineer { logins: allowed, break_glass, .. } => {
                 covered = true;
                 logins.extend(allowed);
                 if allowed.contains(facts.login) {
+                    may_break |= *break_glass;
                     actions.extend([Action::Shell, Action::Exec, Action::Sftp, Action::Forward]);
                 }
             }
         }
+    }
+    if !actions.is_empty() && facts.break_glass && !may_break {
+        return Err(Denied {
+            code: Code::NotAllowed,
+            cause: "none of your roles lets you break the glass here".into(),
+            remedy: "ask for the session without it, or an administrator for a role that does"
+                .into(),
+        });
     }
     if !actions.is_empty() {
         return Ok(Allowed { actions });

@@ -16,12 +16,48 @@ fn engineer(selector: &str, logins: &[&str]) -> Role {
     Role::Engineer {
         selector: selector.parse().unwrap(),
         logins: logins.iter().map(|login| login.parse().unwrap()).collect(),
+        break_glass: false,
+    }
+}
+
+fn trusted(selector: &str, logins: &[&str]) -> Role {
+    Role::Engineer {
+        selector: selector.parse().unwrap(),
+        logins: logins.iter().map(|login| login.parse().unwrap()).collect(),
+        break_glass: true,
     }
 }
 
 fn ask(roles: &[Role], device: &str, login: &str) -> Decision {
     let (labels, login) = (labels(device), login.parse().unwrap());
-    decide(&Facts { roles, labels: &labels, kind: kind::SSH, login: &login })
+    let break_glass = false;
+    decide(&Facts { roles, labels: &labels, kind: kind::SSH, login: &login, break_glass })
+}
+
+fn ask_breaking(roles: &[Role], device: &str, login: &str) -> Decision {
+    let (labels, login) = (labels(device), login.parse().unwrap());
+    let break_glass = true;
+    decide(&Facts { roles, labels: &labels, kind: kind::SSH, login: &login, break_glass })
+}
+
+#[test]
+fn the_glass_is_broken_by_who_may_where_they_may_and_by_nobody_by_default() {
+    let no = |roles: &[Role], device, login| ask_breaking(roles, device, login).unwrap_err().code;
+    let roles = [engineer("site=oslo", &["root"]), trusted("site=bergen", &["root"])];
+    assert_eq!(no(&roles, "site=oslo", "root"), Code::NotAllowed);
+    assert!(ask(&roles, "site=oslo", "root").is_ok());
+    assert_eq!(
+        ask_breaking(&roles, "site=bergen", "root"),
+        ask(&roles, "site=bergen", "root"),
+        "it gives nothing but that"
+    );
+    assert_eq!(no(&roles, "site=bergen", "pi"), Code::LoginNotAllowed);
+    assert!(ask_breaking(&[Role::Administrator], "", "root").is_ok());
+    assert_eq!(no(&[Role::Auditor], "site=bergen", "root"), Code::NotAllowed);
+    // One role's login is not another's right.
+    let roles = [engineer("site=oslo", &["root"]), trusted("site=oslo", &["pi"])];
+    assert_eq!(no(&roles, "site=oslo", "root"), Code::NotAllowed);
+    assert!(ask_breaking(&roles, "site=oslo", "pi").is_ok());
 }
 
 #[test]
@@ -64,7 +100,8 @@ fn an_auditor_opens_nothing_anywhere_and_lends_nothing_to_other_roles() {
 #[test]
 fn an_unknown_kind_is_refused_even_to_an_administrator() {
     let (labels, login) = (labels(""), "root".parse().unwrap());
-    let facts = Facts { roles: &[Role::Administrator], labels: &labels, kind: "x", login: &login };
+    let roles = &[Role::Administrator];
+    let facts = Facts { roles, labels: &labels, kind: "x", login: &login, break_glass: false };
     assert_eq!(decide(&facts).unwrap_err().code, Code::BadRequest);
 }
 

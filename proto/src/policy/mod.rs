@@ -4,8 +4,10 @@
 //! nothing opens. What it is not: it does not look anything up and it does not record; the relay
 //! brings the facts and stores the decision.
 
+mod break_glass;
 mod decide;
 mod role;
 
+pub use break_glass::{BreakGlass, NoReason};
 pub use decide::{Allowed, Decision, Denied, Facts, decide};
 pub use role::{Action, AdminRight, Role, Selector, SelectorError};

@@ -143,6 +143,10 @@ pub enum Role {
         selector: Selector,
         /// Which accounts.
         logins: BTreeSet<Login>,
+        /// There, they may open a session that is not recorded where sessions must be, with a reason
+        /// and an alarm.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        break_glass: bool,
     },
     /// Reads evidence, and the list of all devices to make sense of it; has it held. Opens no session
     /// anywhere.
@@ -155,7 +159,12 @@ pub enum Role {
 #[serde(tag = "role", rename_all = "snake_case", deny_unknown_fields)]
 enum StrictRole {
     Administrator {},
-    Engineer { selector: Selector, logins: BTreeSet<Login> },
+    Engineer {
+        selector: Selector,
+        logins: BTreeSet<Login>,
+        #[serde(default)]
+        break_glass: bool,
+    },
     Auditor {},
 }
 
@@ -163,7 +172,9 @@ impl From<StrictRole> for Role {
     fn from(role: StrictRole) -> Self {
         match role {
             StrictRole::Administrator {} => Self::Administrator,
-            StrictRole::Engineer { selector, logins } => Self::Engineer { selector, logins },
+            StrictRole::Engineer { selector, logins, break_glass } => {
+                Self::Engineer { selector, logins, break_glass }
+            }
             StrictRole::Auditor {} => Self::Auditor,
         }
     }
@@ -216,7 +227,8 @@ mod tests {
             assert_eq!(Role::Auditor.may(*right), may, "{right:?}");
             assert!(Role::Administrator.may(*right));
         }
-        let engineer = Role::Engineer { selector: Selector::default(), logins: BTreeSet::new() };
+        let (selector, logins) = (Selector::default(), BTreeSet::new());
+        let engineer = Role::Engineer { selector, logins, break_glass: true };
         assert!(!engineer.may(AdminRight::ReadEvidence));
     }
 

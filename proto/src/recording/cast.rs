@@ -1,7 +1,7 @@
 //! asciicast v3 (<https://docs.asciinema.org/manual/asciicast/v3/>): one line of JSON each, a header
 //! and then events whose times count from the event before.
 //!
-//! Of the format's own codes a recording has `o`, `r`, `m` and `x`. Two more are Belay's: `e` is what
+//! Of the format's own codes a recording has `o`, `i`, `r`, `m` and `x`. Two more are Belay's: `e` is what
 //! a command wrote to its standard error, `b` is a fact as a JSON object in a string. A reader that
 //! does not know a code passes over the event, as the format asks, so every track plays in other
 //! people's players.
@@ -16,6 +16,8 @@ use crate::time::UnixTime;
 pub enum Code {
     /// What a terminal or a command's standard output showed.
     Output,
+    /// What was typed at a terminal while it echoed.
+    Input,
     /// What a command wrote to its standard error.
     Error,
     /// Another size: `120x40`.
@@ -33,6 +35,7 @@ impl Code {
     pub const fn letter(self) -> char {
         match self {
             Self::Output => 'o',
+            Self::Input => 'i',
             Self::Error => 'e',
             Self::Resize => 'r',
             Self::Marker => 'm',

@@ -73,8 +73,11 @@ pub mod obligation {
     pub const RECORD_REQUIRED: &str = "record-required";
     /// What is recorded is sealed to [`crate::grant::Grant::recipients`], or it is not recorded.
     pub const SEAL: &str = "seal";
+    /// With one of the two that record: what is typed at terminals is recorded too, as far as they
+    /// echo it.
+    pub const RECORD_INPUT: &str = "record-input";
     /// Those this build knows.
-    pub const KNOWN: [&str; 3] = [RECORD, RECORD_REQUIRED, SEAL];
+    pub const KNOWN: [&str; 4] = [RECORD, RECORD_REQUIRED, SEAL, RECORD_INPUT];
 }
 
 /// How much hangs on a session's recording.

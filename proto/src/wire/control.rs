@@ -21,6 +21,9 @@ pub mod capability {
     pub const RECORD: &str = "record";
     /// A device that seals what it records ([`crate::recording::obligation::SEAL`]).
     pub const SEAL: &str = "seal";
+    /// A device that records what is typed
+    /// ([`crate::recording::obligation::RECORD_INPUT`]).
+    pub const RECORD_INPUT: &str = "record-input";
 }
 
 /// The dialler's first message. Who it is stands in its certificate, not here.

@@ -31,6 +31,10 @@ pub struct Open {
     /// device, kind and login; what stands here must not differ.
     #[n(3)]
     pub resume: Option<Resume>,
+    /// A new session that is opened even if it cannot be recorded as it must be, and why
+    /// ([`crate::policy::BreakGlass`]). Who asks for it is on record and raises an alarm.
+    #[n(5)]
+    pub break_glass: Option<String>,
 }
 
 /// A session that lost its stream, and whose client is back.
@@ -115,6 +119,10 @@ pub struct Opened {
     /// fresh streams: there is only the first.
     #[n(5)]
     pub stream: Option<u32>,
+    /// With [`Open::break_glass`]: who was told, in one line. Absent from a relay that does not know it:
+    /// there the session is like any other.
+    #[n(7)]
+    pub break_glass: Option<String>,
 }
 
 /// Relay to device: the first frame of a stream the relay opens.
@@ -124,6 +132,9 @@ pub struct Deliver {
     /// [`crate::grant::SignedGrant`], encoded.
     #[n(0)]
     pub grant: ByteVec,
+    /// Why its user broke the glass, for the device's log. It obliges to nothing.
+    #[n(1)]
+    pub break_glass: Option<String>,
 }
 
 /// Device to relay.

@@ -76,6 +76,7 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::UserAnswer>("user-answer");
     answer::<api::User>("user");
     answer::<api::User>("user-auditor");
+    answer::<api::User>("user-break-glass");
     answer::<api::UserChanged>("user-changed");
     answer::<api::LogCheckpoint>("log-checkpoint");
     answer::<api::LogCheckpoint>("log-checkpoint-cosigned");
@@ -90,6 +91,7 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::SessionFacts>("session-facts");
     answer::<api::SearchAnswer>("search-answer");
     answer::<api::Session>("session");
+    answer::<api::Session>("session-break-glass");
     answer::<api::SessionsPage>("sessions-page");
 }
 

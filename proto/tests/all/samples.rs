@@ -198,7 +198,10 @@ fn opening() -> Vec<Sample> {
         kind: Some(kind::SSH.into()),
         login: Some("root".parse().unwrap()),
         resume: None,
+        break_glass: None,
     };
+    let breaking = Some("pump stands still".to_owned());
+    let breaking = Open { break_glass: breaking, ..open.clone() };
     let again = Resume { session: SESSION, wait_seconds: Some(60), anew: None, stream: None };
     let taking = Resume { anew: Some(true), ..again.clone() };
     let taking = Open { resume: Some(taking), ..open.clone() };
@@ -213,7 +216,10 @@ fn opening() -> Vec<Sample> {
         grant: Some(signed.clone().into()),
         windows: None,
         stream: None,
+        break_glass: None,
     };
+    let told = Some("on record as break-glass".to_owned());
+    let broken = Opened { break_glass: told, ..opened.clone() };
     let windows = Some(ResumeWindows::default());
     let resumable = Opened { windows, ..opened.clone() };
     let second = Opened { stream: Some(2), ..resumable.clone() };
@@ -225,9 +231,17 @@ fn opening() -> Vec<Sample> {
         ..grant()
     };
     let obliged = Grant { obligations: Some(vec!["record".into()]), ..grant() };
+    let typing = Some(vec!["record-required".into(), "record-input".into()]);
+    let typing = Grant { obligations: typing, ..grant() };
     let (no, yes) = (Some(refused()), Some(Accepted {}));
     vec![
         sample("open", "Open", open),
+        sample("open-break-glass", "Open: recorded or not, with the reason", breaking),
+        sample(
+            "opened-break-glass",
+            "OpenAnswer: Opened, with who was told that the glass was broken",
+            OpenAnswer { opened: Some(broken), refused: None },
+        ),
         sample("open-resume", "Open: takes a session up again", again),
         sample("open-attach", "Open: takes a session over with a fresh stream", taking),
         sample("open-resume-stream", "Open: takes a session's second fresh stream up again", later),
@@ -251,9 +265,15 @@ fn opening() -> Vec<Sample> {
         sample("grant-obliged", "Grant with an obligation", obliged),
         sample("grant-resume", "Grant to take a session up again", resuming),
         sample("grant-sealing", "Grant that obliges to seal a recording", sealing),
+        sample("grant-input", "Grant that obliges to record what is typed", typing),
         sample("grant-anew", "Grant to give a session a fresh stream", anew),
         sample("signed-grant", "SignedGrant", signed_grant()),
-        sample("deliver", "Deliver", Deliver { grant: signed.into() }),
+        sample(
+            "deliver-break-glass",
+            "Deliver, with why the glass was broken",
+            Deliver { grant: signed.clone().into(), break_glass: Some("pump stands still".into()) },
+        ),
+        sample("deliver", "Deliver", Deliver { grant: signed.into(), break_glass: None }),
         sample(
             "accepted",
             "DeliverAnswer: Accepted",

@@ -158,8 +158,16 @@ pub(crate) fn open() -> impl Strategy<Value = Open> {
         anew,
         stream,
     });
-    (any::<Option<String>>(), any::<Option<String>>(), option::of(login()), option::of(resume))
-        .prop_map(|(device, kind, login, resume)| Open { device, kind, login, resume })
+    let words = (any::<Option<String>>(), any::<Option<String>>(), any::<Option<String>>());
+    (words, option::of(login()), option::of(resume)).prop_map(
+        |((device, kind, break_glass), login, resume)| Open {
+            device,
+            kind,
+            login,
+            resume,
+            break_glass,
+        },
+    )
 }
 
 fn windows() -> impl Strategy<Value = ResumeWindows> {
@@ -168,14 +176,15 @@ fn windows() -> impl Strategy<Value = ResumeWindows> {
 
 pub(crate) fn open_answer() -> impl Strategy<Value = OpenAnswer> {
     let more = (any::<Option<String>>(), option::of(bytes()), option::of(windows()));
-    let opened = (uuid(), uuid(), more, any::<Option<u32>>()).prop_map(
-        |(session, device, (device_name, grant, windows), stream)| Opened {
+    let opened = (uuid(), uuid(), more, any::<(Option<u32>, Option<String>)>()).prop_map(
+        |(session, device, (device_name, grant, windows), (stream, break_glass))| Opened {
             session: SessionId::from_uuid(session),
             device: DeviceId::from_uuid(device),
             device_name,
             grant,
             windows,
             stream,
+            break_glass,
         },
     );
     (option::of(opened), option::of(refused()))
@@ -183,7 +192,8 @@ pub(crate) fn open_answer() -> impl Strategy<Value = OpenAnswer> {
 }
 
 pub(crate) fn deliver() -> impl Strategy<Value = Deliver> {
-    bytes().prop_map(|grant| Deliver { grant })
+    (bytes(), any::<Option<String>>())
+        .prop_map(|(grant, break_glass)| Deliver { grant, break_glass })
 }
 
 pub(crate) fn deliver_answer() -> impl Strategy<Value = DeliverAnswer> {

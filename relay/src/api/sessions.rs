@@ -203,6 +203,7 @@ fn show(
         ending: session.killed.filter(|_| !is_over),
         device_online: Some(api.presence.holds_line(session.device)),
         recording: Some(recording),
+        break_glass: session.break_glass,
         watched_by: watched_by.iter().filter_map(|who| users.get(who).cloned()).collect(),
     })
 }

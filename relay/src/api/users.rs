@@ -100,7 +100,7 @@ fn check(roles: &[Role]) -> Result<(), Refused> {
     for role in roles {
         match role {
             Role::Administrator | Role::Auditor => {}
-            Role::Engineer { selector, logins } => {
+            Role::Engineer { selector, logins, .. } => {
                 if *selector == Selector::default() {
                     return no("an engineer's role needs labels", "name some, as in site=oslo");
                 }

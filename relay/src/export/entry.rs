@@ -9,11 +9,16 @@ pub(super) enum Severity {
     Info,
     /// Somebody was refused, or something is not as it should be.
     Warning,
+    /// Somebody has to look now.
+    Alert,
 }
 
 /// Events that are no refusal, and that somebody should look at.
 const ALARMS: [&str; 5] =
     ["clone-suspected", "line-flapping", "record-missing", "export-behind", "witness-refused"];
+
+/// What is meant to raise an alarm.
+const ALERTS: [&str; 1] = ["break-glass"];
 
 /// Reads an entry; `None` for what is none.
 pub(super) fn read(line: &str) -> Option<Entry> {
@@ -21,7 +26,9 @@ pub(super) fn read(line: &str) -> Option<Entry> {
 }
 
 pub(super) fn severity(entry: &Entry) -> Severity {
-    if entry.code.is_some() || ALARMS.contains(&entry.kind.as_str()) {
+    if ALERTS.contains(&entry.kind.as_str()) {
+        Severity::Alert
+    } else if entry.code.is_some() || ALARMS.contains(&entry.kind.as_str()) {
         Severity::Warning
     } else {
         Severity::Info

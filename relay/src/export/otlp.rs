@@ -100,6 +100,8 @@ fn request(batch: &Batch, host: &str) -> Result<Value, DeliverError> {
         let (severity_number, severity_text) = match entry::severity(&entry) {
             Severity::Info => (9, "INFO"),
             Severity::Warning => (13, "WARN"),
+            // What its data model maps syslog's alert to.
+            Severity::Alert => (19, "ALERT"),
         };
         let mut attributes = vec![json!({
             "key": "belay.seq", "value": {"intValue": entry.seq.to_string()},

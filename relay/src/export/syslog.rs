@@ -104,6 +104,7 @@ fn is_open(stream: &TcpStream) -> bool {
 fn message(line: &str, facility: u8, host: &str) -> String {
     let entry = entry::read(line);
     let severity = match entry.as_ref().map(entry::severity) {
+        Some(Severity::Alert) => 1,
         Some(Severity::Warning) => 4,
         Some(Severity::Info) | None => 6,
     };
@@ -137,6 +138,13 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::message;
+
+    #[test]
+    fn that_the_glass_was_broken_is_an_alert() {
+        let line = r#"{"seq":7,"at":1795432531,"kind":"break-glass","detail":"pump stands still"}"#;
+        let text = message(line, 13, "relay.test");
+        assert!(text.starts_with("<105>1 ") && text.contains(" break-glass ["), "{text}");
+    }
 
     #[test]
     fn a_message_has_the_parts_of_the_rfc_and_values_are_escaped() {

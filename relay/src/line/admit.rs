@@ -53,6 +53,8 @@ pub(super) struct AdmittedDevice {
     /// It can give a session to another client.
     pub(super) attaches: bool,
     pub(super) records: bool,
+    /// And what is typed, where it records.
+    pub(super) records_input: bool,
     pub(super) control: Control,
 }
 
@@ -152,6 +154,7 @@ enum Who {
         ask_every: Duration,
         attaches: bool,
         records: bool,
+        records_input: bool,
         version: u16,
     },
     Client {
@@ -198,6 +201,7 @@ impl Who {
                 ask_every,
                 attaches,
                 records,
+                records_input,
                 version: _,
             } => Admitted::Device(AdmittedDevice {
                 record,
@@ -212,6 +216,7 @@ impl Who {
                 ask_every,
                 attaches,
                 records,
+                records_input,
                 control,
             }),
             Self::Client { user, version: _ } => Admitted::Client(AdmittedClient { user, control }),
@@ -257,6 +262,7 @@ async fn judge(carrier: &Carrier, shared: &Shared, hello: Hello) -> Result<Who, 
                 clock_ahead: theirs.correction_from(now),
                 known_as: hello.name.clone(),
                 attaches: says(&hello, capability::ATTACH),
+                records_input: says(&hello, capability::RECORD_INPUT),
                 records: says(&hello, capability::RECORD)
                     && (shared.limits.recipients.is_empty() || says(&hello, capability::SEAL)),
                 sessions,

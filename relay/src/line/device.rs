@@ -68,6 +68,7 @@ pub(super) async fn begin(
         ask_every,
         attaches,
         records,
+        records_input,
         mut control,
     } = admitted;
     let peer = carrier.remote_address();
@@ -112,7 +113,7 @@ pub(super) async fn begin(
         clock_ahead,
         named,
         run.map(|run| run.this),
-        (attaches, records),
+        (attaches, records, records_input),
     ));
     device.ask_every(ask_every);
     for ended in over {

@@ -38,8 +38,12 @@ pub struct Limits {
     pub windows: ResumeWindows,
     /// Whether sessions are recorded.
     pub recording: Policy,
+    /// Where they are: what is typed as well.
+    pub input: bool,
     /// Whom recordings are sealed to; nobody: they are not.
     pub recipients: Arc<[String]>,
+    /// How many other systems get the audit log.
+    pub exports: usize,
     /// How long running sessions may go on after the relay was told to stop.
     pub drain: Duration,
 }
@@ -56,7 +60,9 @@ impl Limits {
             sessions_per_user: config.sessions.per_user,
             windows: config.sessions.windows,
             recording: config.sessions.recording,
+            input: config.sessions.input,
             recipients: Arc::clone(&config.recipients),
+            exports: config.exports.len(),
             drain: config.drain,
         }
     }

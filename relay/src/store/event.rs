@@ -81,6 +81,8 @@ kinds! {
     ClientRefused = "client-refused",
     /// A session was granted and opened.
     SessionOpened = "session-opened",
+    /// Somebody opens a session that need not be recorded where sessions must be, and says why.
+    BreakGlass = "break-glass",
     /// A grant for a session was made: it is on its way to the device.
     GrantIssued = "grant-issued",
     /// A session was refused, or not given back.

@@ -35,6 +35,7 @@ fn session(f: &Fixture, device: DeviceId, n: u8) -> SessionRecord {
         stream: 0,
         passed: Passed::default(),
         killed: None,
+        break_glass: None,
     }
 }
 
@@ -97,6 +98,24 @@ async fn a_session_is_what_was_opened_until_it_is_closed_once() {
             .unwrap()
     );
     assert!(f.told(9).await.is_empty(), "of an unknown session nothing is recorded");
+}
+
+#[tokio::test]
+async fn that_the_glass_was_broken_is_recorded_with_the_session_and_before_it() {
+    let f = fixture().await;
+    let fan = device(&f, 1).await;
+    let reason = Some("the plant stands still".to_owned());
+    let new = SessionRecord { break_glass: reason.clone(), ..session(&f, fan, 1) };
+    let event = new.event(EventKind::SessionOpened).detail("ssh: shell");
+    f.store.open_session(new, event).await.unwrap();
+    assert_eq!(f.told(1).await, ["break-glass", "session-opened"]);
+    assert_eq!(f.session(1).await.break_glass, reason);
+    let all = f.store.decisions(0).await.unwrap();
+    let alarm = all.iter().find(|d| d.kind == "break-glass").unwrap();
+    assert_eq!((alarm.detail.clone(), alarm.device), (reason, Some(fan)));
+    assert_eq!((alarm.user, alarm.login.as_deref()), (Some(f.admin), Some("root")));
+    f.open(fan, 2).await;
+    assert_eq!(f.told(2).await, ["session-opened"]);
 }
 
 #[tokio::test]

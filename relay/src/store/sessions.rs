@@ -18,7 +18,7 @@ use super::{Change, Event, EventKind, Store, StoreError};
 macro_rules! columns {
     () => {
         "id, user_id, device, login, kind, actions, opened, ends, closed, why, attachments, stream,
-         bytes_up, bytes_down, killed"
+         bytes_up, bytes_down, killed, break_glass"
     };
 }
 
@@ -60,6 +60,8 @@ pub struct SessionRecord {
     pub passed: Passed,
     /// Who ended it for good and why, one line, when somebody did. It is over, or about to be.
     pub killed: Option<String>,
+    /// Why its user broke the glass, when they did ([`belay_proto::policy::BreakGlass`]).
+    pub break_glass: Option<String>,
 }
 
 /// How a session came to its end.
@@ -126,7 +128,8 @@ impl Fails for OpenSessionError {
 }
 
 impl Store {
-    /// Opens a session, with its first stream, and records it.
+    /// Opens a session, with its first stream, and records it; before that, that somebody breaks the
+    /// glass for it, when they do.
     ///
     /// # Errors
     /// [`OpenSessionError`]: the device must not hear of it.
@@ -258,8 +261,8 @@ impl Tx {
             return Err(OpenSessionError::DeviceFull);
         }
         sqlx::query(
-            "INSERT INTO sessions (id, user_id, device, login, kind, actions, opened, ends)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO sessions (id, user_id, device, login, kind, actions, opened, ends, break_glass)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         )
         .bind(new.id.as_bytes().as_slice())
         .bind(new.user.as_bytes().as_slice())
@@ -269,9 +272,14 @@ impl Tx {
         .bind(new.actions.join(" "))
         .bind(seconds(new.opened))
         .bind(seconds(new.ends))
+        .bind(new.break_glass.as_deref())
         .execute(&mut self.conn)
         .await
         .map_err(doing())?;
+        if let Some(reason) = &new.break_glass {
+            let alarm = Event { kind: EventKind::BreakGlass, detail: None, ..event.clone() };
+            self.append(&alarm.detail(reason)).await?;
+        }
         Ok(self.append(event).await?)
     }
 
@@ -471,6 +479,7 @@ pub(super) fn record(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
         stream: u32::try_from(number("stream")?).map_err(|_| StoreError::Unreadable("stream"))?,
         passed: Passed { up: number("bytes_up")?, down: number("bytes_down")? },
         killed: column(row, "killed")?,
+        break_glass: column(row, "break_glass")?,
     })
 }
 

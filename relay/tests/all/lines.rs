@@ -478,7 +478,7 @@ impl Client {
         (answer.unwrap().unwrap(), Stream { send, recv })
     }
 
-    async fn asks(&self, open: &Open) -> Result<(Opened, Stream), Refused> {
+    pub(crate) async fn asks(&self, open: &Open) -> Result<(Opened, Stream), Refused> {
         let (answer, stream) = self.ask(open).await;
         match (answer.opened, answer.refused) {
             (Some(opened), None) => Ok((opened, stream)),
@@ -492,7 +492,7 @@ impl Client {
             device: Some(device.to_owned()),
             kind: Some(kind::SSH.to_owned()),
             login: Some("support".parse().unwrap()),
-            resume: None,
+            ..Open::default()
         })
         .await
     }

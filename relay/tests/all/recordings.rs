@@ -204,6 +204,37 @@ async fn where_recordings_are_sealed_a_device_seals_or_does_not_record() {
     assert!(refused.to_string().contains("recorded and sealed"), "{refused}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_typed_is_recorded_where_it_is_wanted_by_devices_that_can() {
+    let old = [capability::ATTACH, capability::RECORD];
+    let able = [capability::ATTACH, capability::RECORD, capability::RECORD_INPUT];
+    for (settings, can, wanted) in [
+        ("", &able[..], &[obligation::RECORD][..]),
+        (
+            "recording_input = true\n",
+            &able[..],
+            &[obligation::RECORD, obligation::RECORD_INPUT][..],
+        ),
+        ("recording_input = true\n", &old[..], &[obligation::RECORD][..]),
+        (
+            "recording = \"required\"\nrecording_input = true\n",
+            &able[..],
+            &[obligation::RECORD_REQUIRED, obligation::RECORD_INPUT][..],
+        ),
+    ] {
+        let (site, pump) = standard(settings).await;
+        let device = site.capable_line(&pump, &[], can).await;
+        let client = site.root().await;
+        let (_, (grant, _far)) = granted(client.opens("pump"), device.takes()).await;
+        assert_eq!(grant.obligations.clone().unwrap_or_default(), wanted, "{settings}");
+    }
+    let (site, pump) = standard("recording = \"required\"\nrecording_input = true\n").await;
+    let _device = site.capable_line(&pump, &[], &old).await;
+    let refused = refusal(site.root().await.opens("pump").await);
+    assert_eq!(refused.code(), Code::NotAllowed);
+    assert!(refused.to_string().contains("with what is typed"), "{refused}");
+}
+
 /// What comes in one go is written in one go, and each is answered in its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_that_come_together_are_answered_one_by_one_in_their_order() {

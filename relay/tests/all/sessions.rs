@@ -60,7 +60,8 @@ pub(crate) fn refusal<T>(answer: Result<T, Refused>) -> Refused {
 
 fn engineer(labels: &str) -> Vec<Role> {
     let selector = labels.parse().unwrap();
-    vec![Role::Engineer { selector, logins: ["support".parse().unwrap()].into() }]
+    let logins = ["support".parse().unwrap()].into();
+    vec![Role::Engineer { selector, logins, break_glass: false }]
 }
 
 #[tokio::test(flavor = "multi_thread")]

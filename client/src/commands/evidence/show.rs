@@ -59,6 +59,9 @@ pub(super) fn report(
     }
     if let Some(manifest) = &report.manifest {
         output::line(session(report))?;
+        if let Some(line) = broken_glass(report) {
+            output::line(line)?;
+        }
         output::line(format!(
             "entries    {} of the log of {} entries, root {}",
             report.entries.len(),
@@ -113,6 +116,13 @@ fn session(report: &Report) -> String {
         text.push_str(&format!(" to {}", span::at(closed.at)));
     }
     printable(&text)
+}
+
+/// That the session was opened though it might not be recorded, and why.
+fn broken_glass(report: &Report) -> Option<String> {
+    let entry = report.entries.iter().find(|entry| entry.kind == "break-glass")?;
+    let reason = entry.detail.as_deref().unwrap_or_default();
+    Some(printable(&format!("GLASS BROKEN {}: {reason}", span::at(entry.at))))
 }
 
 fn hex(bytes: &[u8]) -> String {

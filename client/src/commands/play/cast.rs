@@ -1,6 +1,6 @@
 //! One track as an asciicast v3 file that any player takes.
 //!
-//! Facts are left out. What a command wrote to its standard error is shown with the rest, and line
+//! Facts are left out, and so is what was typed, unless it is asked for. What a command wrote to its standard error is shown with the rest, and line
 //! ends are a terminal's, which a command without one did not write.
 
 use std::time::Duration;
@@ -9,8 +9,8 @@ use belay_proto::recording::cast::{Code, event, string};
 
 use super::track::Track;
 
-/// The file.
-pub(super) fn of(track: &Track) -> String {
+/// The file; `input`: with what was typed.
+pub(super) fn of(track: &Track, input: bool) -> String {
     let (columns, rows) = track.size();
     let mut out = format!("{{\"version\":3,\"term\":{{\"cols\":{columns},\"rows\":{rows}");
     if let Some(name) = &track.header.term.name {
@@ -30,6 +30,7 @@ pub(super) fn of(track: &Track) -> String {
     for recorded in &track.events {
         let code = match recorded.code {
             'o' | 'e' => Code::Output,
+            'i' if input => Code::Input,
             'r' => Code::Resize,
             'm' => Code::Marker,
             'x' => Code::Exit,

@@ -65,6 +65,9 @@ pub struct Args {
     /// Write one terminal or command as an asciicast v3 file for other players
     #[arg(long, value_name = "FILE")]
     cast: Option<PathBuf>,
+    /// With --text, --cast or --json: also what was typed, as far as it was recorded
+    #[arg(long)]
+    input: bool,
     /// Keep the recording as it is, signatures and all
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -88,6 +91,12 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let Some(wanted) = &args.session else { return list(context).await };
     if !(args.speed.is_finite() && args.speed > 0.0) {
         return Err(Failure::new("usage", "--speed must be above 0").exit(EXIT_USAGE));
+    }
+    let shows_input = args.text || args.cast.is_some() || context.format == Format::Json;
+    if args.input && !shows_input {
+        return Err(
+            Failure::new("usage", "--input goes with --text, --cast or --json").exit(EXIT_USAGE)
+        );
     }
     // Asked before: what ends meanwhile is no recording that was cut.
     let logged = match wanted.parse() {
@@ -125,24 +134,28 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     };
     let tracks = tracks(&proven, opener.as_ref())?;
     if context.format == Format::Json {
-        return output::json(&summary(&proven, &tracks));
+        let mut summary = summary(&proven, &tracks);
+        if args.input {
+            summary.add_input(&tracks);
+        }
+        return output::json(&summary);
     }
     if args.text {
         let only = args.track.map(|_| chosen(&tracks, args.track)).transpose()?;
-        return transcript::print(&proven, &tracks, only);
+        return transcript::print(&proven, &tracks, only, args.input);
     }
     if args.only_saves() {
         return Ok(());
     }
     let track = chosen(&tracks, args.track)?;
     if let Some(file) = &args.cast {
-        return keep(file, cast::of(track).as_bytes());
+        return keep(file, cast::of(track, args.input).as_bytes());
     }
     if args.raw {
         return player::raw(track, args.speed, args.idle_limit);
     }
     if !output::is_terminal() {
-        return transcript::print(&proven, &tracks, Some(track));
+        return transcript::print(&proven, &tracks, Some(track), args.input);
     }
     player::play(track, args.speed, args.idle_limit, args.at.unwrap_or_default())
 }
@@ -272,6 +285,14 @@ struct Summary<'a> {
     missing: Vec<(u64, u64)>,
     head: String,
     tracks: Vec<track::Brief<'a>>,
+}
+
+impl<'a> Summary<'a> {
+    fn add_input(&mut self, tracks: &'a [Track]) {
+        for (brief, track) in self.tracks.iter_mut().zip(tracks) {
+            brief.add_input(track);
+        }
+    }
 }
 
 fn summary<'a>(proven: &Proven, tracks: &'a [Track]) -> Summary<'a> {

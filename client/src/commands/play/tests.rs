@@ -189,7 +189,7 @@ fn whatever_was_done_to_it_is_named_and_nothing_is_shown() {
 #[test]
 fn a_cast_is_the_format_and_a_commands_lines_are_a_terminals() {
     let tracks = deployment().read(&parts());
-    let text = cast::of(chosen(&tracks, Some(2)).unwrap());
+    let text = cast::of(chosen(&tracks, Some(2)).unwrap(), false);
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["version"], 3);
@@ -199,6 +199,39 @@ fn a_cast_is_the_format_and_a_commands_lines_are_a_terminals() {
     // The fact's time is not lost.
     assert_eq!(lines[3], serde_json::json!([0.002, "x", "1"]));
     assert_eq!(lines.len(), 4);
+}
+
+#[test]
+fn what_was_typed_is_shown_to_who_asks_for_it_alone() {
+    let typed = [
+        (0, Code::Output, "$ "),
+        (1, Code::Input, "l"),
+        (1, Code::Output, "l"),
+        (2, Code::Input, "s\u{7f}\u{3}\u{1b}]0;x\u{7}\rmore"),
+        (2, Code::Output, "s\r\n"),
+    ];
+    let text = header(1, "terminal", None) + &events(&typed);
+    let tracks = deployment().read(&[(1, text)]);
+    let lines = transcript::typed(&tracks[0]);
+    let said = |line: &str| line.split_once("] ").unwrap().1.to_owned();
+    let said: Vec<String> = lines.iter().map(|line| said(line)).collect();
+    assert_eq!(said, ["typed: ls^?^C^[]0;x^G", "typed: more"]);
+    let codes = |input| {
+        let text = cast::of(&tracks[0], input);
+        let lines = text
+            .lines()
+            .skip(1)
+            .map(|line| serde_json::from_str::<(f64, String, String)>(line).unwrap().1);
+        lines.collect::<String>()
+    };
+    assert_eq!((codes(false), codes(true)), ("ooo".into(), "oioio".into()));
+    let mut brief = tracks[0].brief();
+    assert!(serde_json::to_value(&brief).unwrap()["input"].is_null());
+    brief.add_input(&tracks[0]);
+    assert_eq!(serde_json::to_value(&brief).unwrap()["input"][0]["text"], "l");
+    let mut reel = player::Reel::new(&tracks[0], None).unwrap();
+    reel.seek(Duration::from_secs(60)).unwrap();
+    assert!(!reel.rows((80, 24)).concat().contains("more"));
 }
 
 #[test]

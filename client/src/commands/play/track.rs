@@ -82,6 +82,25 @@ pub(super) struct Brief<'a> {
     exit: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     facts: Vec<Value>,
+    /// What was typed, when that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<Vec<Typed<'a>>>,
+}
+
+/// Something typed at a terminal that echoed.
+#[derive(Serialize)]
+struct Typed<'a> {
+    /// Seconds since the track began.
+    at: f64,
+    text: &'a str,
+}
+
+impl<'a> Brief<'a> {
+    pub(super) fn add_input(&mut self, track: &'a Track) {
+        let typed = track.events.iter().filter(|event| event.code == 'i');
+        let typed = typed.map(|event| Typed { at: event.at.as_secs_f64(), text: &event.text });
+        self.input = Some(typed.collect());
+    }
 }
 
 impl Track {
@@ -115,6 +134,7 @@ impl Track {
             seconds: self.events.last().map_or(0.0, |last| last.at.as_secs_f64()),
             exit: exit.map(|exit| exit.text.as_str()),
             facts: facts.filter_map(|fact| serde_json::from_str(&fact.text).ok()).collect(),
+            input: None,
         }
     }
 }

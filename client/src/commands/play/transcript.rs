@@ -1,5 +1,7 @@
 //! A recording as plain text: what stood on the terminals, what commands wrote, what else happened.
 
+use std::time::Duration;
+
 use belay_proto::error_line::printable;
 use belay_proto::time::UnixTime;
 use serde_json::Value;
@@ -17,23 +19,25 @@ use crate::span;
 /// Lines a terminal keeps before they are printed.
 const SCROLLBACK: usize = 200;
 
-/// Prints one track, or all of them and the session's own at the end.
+/// Prints one track, or all of them and the session's own at the end; `input`: with what was typed at
+/// each, after what it showed.
 pub(super) fn print(
     proven: &Proven,
     tracks: &[Track],
     only: Option<&Track>,
+    input: bool,
 ) -> Result<(), Failure> {
     if let Some(track) = only {
-        return body(track);
+        return body(track, input);
     }
     output::line(format!("session {} on device {}", proven.session, proven.device))?;
     for track in tracks.iter().filter(|track| track.number != 0) {
         output::line(heading(track.number, &track.header))?;
-        body(track)?;
+        body(track, input)?;
     }
     if let Some(session) = tracks.iter().find(|track| track.number == 0) {
         output::line(heading(session.number, &session.header))?;
-        body(session)?;
+        body(session, input)?;
     }
     Ok(())
 }
@@ -49,10 +53,11 @@ pub(in crate::commands) fn heading(number: u32, header: &Header) -> String {
     printable(&format!("--- {number}, {}: {} {what}", header.kind(), begun))
 }
 
-fn body(track: &Track) -> Result<(), Failure> {
+fn body(track: &Track, input: bool) -> Result<(), Failure> {
     let columns = track.size();
     if track.is_terminal() {
-        return terminal(track, columns);
+        terminal(track, columns)?;
+        return if input { typed(track).iter().try_for_each(output::line) } else { Ok(()) };
     }
     let mut line = String::new();
     for event in &track.events {
@@ -88,6 +93,8 @@ fn terminal(track: &Track, size: (usize, usize)) -> Result<(), Failure> {
                 Some((columns, rows)) => terminal.resize_with(columns, rows, &mut transcript),
                 None => Vec::new(),
             },
+            // Told apart, when it is asked for.
+            'i' => Vec::new(),
             _ => {
                 ends.push(event);
                 Vec::new()
@@ -101,6 +108,36 @@ fn terminal(track: &Track, size: (usize, usize)) -> Result<(), Failure> {
         output::line(inert(&line))?;
     }
     ends.into_iter().try_for_each(|event| told(track, event))
+}
+
+/// What was typed, a line each with the time of its first key; controls as `^C`.
+pub(super) fn typed(track: &Track) -> Vec<String> {
+    let begun = track.header.timestamp.unwrap_or(0);
+    let (mut lines, mut line, mut since) = (Vec::new(), String::new(), Duration::ZERO);
+    let mut end = |line: &mut String, since: Duration| {
+        let at = span::at(UnixTime(begun.saturating_add(since.as_secs())));
+        lines.push(inert(&format!("[{at}] typed: {}", std::mem::take(line))));
+    };
+    for event in track.events.iter().filter(|event| event.code == 'i') {
+        for typed in event.text.chars() {
+            if line.is_empty() {
+                since = event.at;
+            }
+            match typed {
+                '\r' | '\n' => end(&mut line, since),
+                '\x7f' => line.push_str("^?"),
+                control if control.is_ascii_control() => {
+                    line.push('^');
+                    line.extend(u8::try_from(control).map(|byte| char::from(byte ^ 0x40)));
+                }
+                other => line.push(other),
+            }
+        }
+    }
+    if !line.is_empty() {
+        end(&mut line, since);
+    }
+    lines
 }
 
 /// An event that is no output, on a line of its own.

@@ -35,6 +35,8 @@ pub(super) struct Filter {
     pub(super) login: Option<String>,
     pub(super) state: Option<State>,
     pub(super) since: Option<UnixTime>,
+    /// Only those whose user broke the glass.
+    pub(super) broken_glass: bool,
 }
 
 impl Filter {
@@ -45,6 +47,7 @@ impl Filter {
             && self.login.is_none()
             && self.state.is_none()
             && self.since.is_none()
+            && !self.broken_glass
     }
 
     /// Whether it is wanted.
@@ -56,11 +59,17 @@ impl Filter {
             && is(&self.user, session.user.as_str())
             && is(&self.login, &session.login)
             && self.since.is_none_or(|since| session.opened >= since)
-            && self.has_state(session)
+            && self.takes_here(session)
     }
 
-    /// Whether its state is.
-    pub(super) fn has_state(&self, session: &Session) -> bool {
+    /// Whether something is asked that the relay does not choose by.
+    pub(super) const fn is_here(&self) -> bool {
+        self.state.is_some() || self.broken_glass
+    }
+
+    /// Whether that holds.
+    pub(super) fn takes_here(&self, session: &Session) -> bool {
         self.state.is_none_or(|state| state == State::of(session))
+            && (!self.broken_glass || session.break_glass.is_some())
     }
 }

@@ -39,6 +39,9 @@ pub struct Args {
     /// Only those opened since then: 90m, 24h, 7d
     #[arg(long, value_name = "TIME", value_parser = span::parse)]
     since: Option<Duration>,
+    /// Only those whose user broke the glass
+    #[arg(long)]
+    break_glass: bool,
     /// Ended ones as well, the newest first
     #[arg(long)]
     all: bool,
@@ -64,6 +67,7 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
         login: args.login,
         state: args.state,
         since,
+        broken_glass: args.break_glass,
     };
     let (sessions, more) = if all {
         past(&api, &filter, limit).await?
@@ -107,10 +111,11 @@ async fn past(api: &Api, filter: &Filter, limit: u32) -> Result<(Vec<Session>, b
     let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
     let (mut found, mut before): (Vec<Session>, Option<SessionId>) = (Vec::new(), None);
     loop {
-        // The state is known here alone, so that a page may hold few that are wanted.
-        let count = match filter.state {
-            None => u32::try_from(wanted.saturating_sub(found.len())).unwrap_or(MAX_SESSIONS),
-            Some(_) => MAX_SESSIONS,
+        // What is chosen by here alone: a page may hold few that are wanted.
+        let count = if filter.is_here() {
+            MAX_SESSIONS
+        } else {
+            u32::try_from(wanted.saturating_sub(found.len())).unwrap_or(MAX_SESSIONS)
         };
         let request = SessionsRequest {
             user: filter.user.clone(),
@@ -122,7 +127,7 @@ async fn past(api: &Api, filter: &Filter, limit: u32) -> Result<(Vec<Session>, b
         };
         let page: SessionsPage = api.send(Method::POST, path::SESSIONS_ALL, &request).await?;
         before = page.sessions.last().map(|last| last.id);
-        found.extend(page.sessions.into_iter().filter(|session| filter.has_state(session)));
+        found.extend(page.sessions.into_iter().filter(|session| filter.takes_here(session)));
         if found.len() > wanted || (found.len() == wanted && page.more) {
             found.truncate(wanted);
             return Ok((found, true));

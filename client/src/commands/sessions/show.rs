@@ -1,6 +1,7 @@
 //! Sessions as a table.
 
 use belay_proto::api::Session;
+use belay_proto::error_line::printable;
 use belay_proto::time::UnixTime;
 
 use super::filter::State;
@@ -47,9 +48,12 @@ fn row(session: &Session, times: Vec<String>) -> Vec<String> {
     row
 }
 
-/// Its recording, and who looks on.
+/// Its recording, why it need not have one, and who looks on.
 fn recording(session: &Session) -> String {
-    let recording = session.recording.clone().unwrap_or_else(|| "?".to_owned());
+    let mut recording = session.recording.clone().unwrap_or_else(|| "?".to_owned());
+    if let Some(reason) = session.break_glass.as_deref().map(printable) {
+        recording.push_str(&format!(", GLASS BROKEN: {reason}"));
+    }
     if session.watched_by.is_empty() {
         return recording;
     }
@@ -114,6 +118,7 @@ mod tests {
             ending: None,
             device_online: Some(false),
             recording: Some("unfinished".into()),
+            break_glass: None,
             watched_by: Vec::new(),
         }
     }
@@ -151,6 +156,13 @@ mod tests {
     }
 
     #[test]
+    fn that_the_glass_was_broken_stands_out_with_its_reason() {
+        let broken = Session { break_glass: Some("pump stands still".into()), ..session() };
+        let text = open(&[broken], NOW);
+        assert!(text.contains("unfinished, GLASS BROKEN: pump stands still"), "{text}");
+    }
+
+    #[test]
     fn what_a_relay_of_before_does_not_say_is_not_made_up() {
         let older = Session { device_online: None, recording: None, ..session() };
         let text = open(&[older], NOW);
@@ -169,6 +181,7 @@ mod tests {
             login: some("root"),
             state: Some(State::Detached),
             since: Some(UnixTime(1_800_000_000)),
+            broken_glass: false,
         };
         assert!(takes(right()));
         assert!(!takes(Filter { device: some("pump-1"), ..right() }));
@@ -176,6 +189,9 @@ mod tests {
         assert!(!takes(Filter { login: some("pi"), ..right() }));
         assert!(!takes(Filter { state: Some(State::Attached), ..right() }));
         assert!(!takes(Filter { since: Some(NOW), ..right() }));
+        assert!(!takes(Filter { broken_glass: true, ..right() }));
+        let broken = Session { break_glass: Some("a reason".into()), ..session() };
+        assert!(Filter { broken_glass: true, ..right() }.takes(&broken));
     }
 
     #[test]

@@ -114,6 +114,10 @@ impl Track {
         if matches!(event.code, 'o' | 'e' | 'r') {
             return self.shown(event);
         }
+        // What was typed there stands in what is shown.
+        if event.code == 'i' {
+            return Vec::new();
+        }
         // A program's last line comes before how it ended. On a terminal other events are beside.
         let is_beside = matches!(self.source, Source::Terminal(..)) && event.code != 'x';
         let mut lines = if is_beside { Vec::new() } else { self.finish() };

@@ -95,6 +95,7 @@ pub(super) struct Buffer {
     header: Option<String>,
     output: Stream,
     error: Stream,
+    typed: Stream,
     input: Option<Tally>,
     size: (u16, u16),
     text: String,
@@ -114,6 +115,7 @@ impl Buffer {
             header: Some(header),
             output: Stream::default(),
             error: Stream::default(),
+            typed: Stream::default(),
             input: None,
             size,
             text: String::new(),
@@ -145,11 +147,21 @@ impl Buffer {
         self.lost += bytes;
     }
 
-    /// A program's output.
+    const fn stream(&mut self, code: Code) -> &mut Stream {
+        match code {
+            Code::Error => &mut self.error,
+            Code::Input => &mut self.typed,
+            Code::Output | Code::Resize | Code::Marker | Code::Belay | Code::Exit => {
+                &mut self.output
+            }
+        }
+    }
+
+    /// A program's output, or what was typed at its terminal.
     pub(super) fn shown(&mut self, code: Code, bytes: &[u8], at: Duration) {
         self.found(at);
         let is_command = self.source == Source::Command;
-        let stream = if code == Code::Error { &mut self.error } else { &mut self.output };
+        let stream = self.stream(code);
         if is_command && stream.binary.is_none() && bytes.contains(&0) {
             stream.binary = Some(Tally::new());
         }
@@ -164,8 +176,7 @@ impl Buffer {
         }
         utf8.push(bytes, &mut self.text);
         self.pieces_from(begin, code, at);
-        let stream = if code == Code::Error { &mut self.error } else { &mut self.output };
-        stream.utf8 = utf8;
+        self.stream(code).utf8 = utf8;
     }
 
     /// A command's input: not what it is, but which.
@@ -196,9 +207,8 @@ impl Buffer {
     }
 
     fn end_streams(&mut self, at: Duration) {
-        for code in [Code::Output, Code::Error] {
-            let stream = if code == Code::Error { &mut self.error } else { &mut self.output };
-            let Stream { mut utf8, binary } = std::mem::take(stream);
+        for code in [Code::Input, Code::Output, Code::Error] {
+            let Stream { mut utf8, binary } = std::mem::take(self.stream(code));
             let begin = self.text.len();
             utf8.finish(&mut self.text);
             self.pieces_from(begin, code, at);

@@ -6,13 +6,16 @@
 //! taken fast enough the program waits, always where the recording is required, and for
 //! [`HOLD`] where it is not; what is lost then is marked as lost.
 //!
-//! What it is not: it signs nothing and keeps no file, for it runs as the login user; and it never
-//! sees what is typed, only what the terminal shows of it. A password that is not echoed is not here.
+//! What is typed at a terminal is recorded where the relay's policy wants it, and only what the terminal
+//! echoes ([`typed`]). A password that is not echoed is not here.
+//!
+//! What it is not: it signs nothing and keeps no file, for it runs as the login user.
 
 mod buffer;
 mod lines;
 mod notes;
 mod scribe;
+mod typed;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +32,7 @@ pub(in crate::worker) use lines::{Lines, Said};
 pub(in crate::worker) use scribe::{Permits, Scribe};
 
 use self::buffer::{Buffer, Source};
+use self::typed::Typing;
 use super::event::WorkerEvent;
 use super::limits::{RECORD_AHEAD, RECORD_SEGMENT};
 use super::process::Ended;
@@ -48,6 +52,8 @@ pub(in crate::worker) struct Recorder(Option<Arc<Room>>);
 struct Room {
     state: Mutex<State>,
     required: bool,
+    /// What is typed is recorded as well.
+    typed: bool,
     begun: Instant,
     /// The same moment by the relay's clock, in milliseconds since 1970.
     begun_ms: u64,
@@ -112,8 +118,17 @@ impl Room {
 }
 
 impl Recorder {
-    /// A recording of a session, as its policy wants it.
+    /// A recording of a session, as its policy wants it, of what is shown alone.
     pub(in crate::worker) fn new(policy: Policy) -> Self {
+        Self::of(policy, false)
+    }
+
+    /// The same, with what is typed at terminals that echo it.
+    pub(in crate::worker) fn with_input(policy: Policy) -> Self {
+        Self::of(policy, true)
+    }
+
+    fn of(policy: Policy, typed: bool) -> Self {
         let required = match policy {
             Policy::Off => return Self(None),
             Policy::BestEffort => false,
@@ -125,6 +140,7 @@ impl Recorder {
         let room = Arc::new(Room {
             state: Mutex::default(),
             required,
+            typed,
             begun: Instant::now(),
             begun_ms,
             told: Notify::new(),
@@ -165,7 +181,7 @@ impl Recorder {
     }
 
     fn track(&self, about: &About<'_>, source: Source) -> Track {
-        let Some(room) = &self.0 else { return Track { room: None, number: 0 } };
+        let Some(room) = &self.0 else { return Track { room: None, number: 0, typing: None } };
         let number = {
             let mut state = room.lock();
             state.last += 1;
@@ -173,9 +189,11 @@ impl Recorder {
         };
         room.open(number, about, source);
         let fact = Fact::new("track").number("track", number).text("kind", about.kind);
-        let fact = fact.number("channel", about.channel);
+        let typing = (room.typed && source == Source::Terminal).then(Mutex::default);
+        let input = if typing.is_some() { "what is echoed" } else { "" };
+        let fact = fact.number("channel", about.channel).text("input", input);
         room.fact(SESSION_TRACK, fact.text("command", about.command.unwrap_or_default()));
-        Track { room: Some(Arc::clone(room)), number }
+        Track { room: Some(Arc::clone(room)), number, typing }
     }
 
     /// Notes an event of the session.
@@ -250,6 +268,8 @@ fn millis(span: Duration) -> u64 {
 pub(in crate::worker) struct Track {
     room: Option<Arc<Room>>,
     number: u32,
+    /// What was typed and not echoed yet, where it is recorded.
+    typing: Option<Mutex<Typing>>,
 }
 
 impl Track {

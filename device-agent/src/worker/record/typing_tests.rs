@@ -54,6 +54,8 @@ struct Habit {
     pause: u64,
     /// Most lines a command writes.
     lines: u64,
+    /// What is typed is recorded too: the shell has no line editor, so the terminal echoes each key.
+    input: bool,
 }
 
 /// Between 4 and 5 keys a second.
@@ -65,6 +67,9 @@ async fn type_for_an_hour(track: Track, habit: Habit) {
         let command = COMMANDS[usize::try_from(chance.below(12)).unwrap()];
         for key in command.bytes() {
             sleep(Duration::from_micros(120_000 + chance.below(200_000))).await;
+            if habit.input {
+                track.keep(&[key]);
+            }
             track.output(&[key]);
         }
         sleep(Duration::from_millis(200)).await;
@@ -85,7 +90,7 @@ async fn stored(habit: Habit, sealed: bool) -> (usize, usize) {
     let device = DeviceId::from_uuid(uuid::Uuid::from_u128(2));
     let auditor = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
     let sealer = sealed.then(|| Sealer::new(session, &recipients(&[auditor]).unwrap()).unwrap());
-    let recorder = Recorder::new(Policy::Required);
+    let recorder = Recorder::with_input(Policy::Required);
     let permits = Permits::new();
     let scribe = Scribe::new(&recorder, permits.clone(), sealer);
     let (sender, mut told) = mpsc::channel(64);
@@ -138,11 +143,13 @@ fn as_signed(
 
 #[tokio::test(start_paused = true)]
 async fn an_hour_of_ordinary_typing_takes_less_than_200_kib() {
-    let ordinary = Habit { what: "ordinary: commands, output, pauses", pause: 16_000, lines: 8 };
-    let writing = Habit { what: "typing without a pause", pause: 0, lines: 0 };
-    let busy = Habit { what: "commands without a pause, output", pause: 0, lines: 8 };
+    let habit = |what, pause, lines| Habit { what, pause, lines, input: false };
+    let ordinary = habit("ordinary: commands, output, pauses", 16_000, 8);
+    let echoed = Habit { what: "the same, input recorded", input: true, ..ordinary };
+    let writing = habit("typing without a pause", 0, 0);
+    let busy = habit("commands without a pause, output", 0, 8);
     println!("{:<36} {:>9} {:>9} {:>9}", "an hour of", "segments", "KiB", "sealed");
-    for habit in [ordinary, writing, busy] {
+    for habit in [ordinary, echoed, writing, busy] {
         let (bytes, segments) = stored(habit, false).await;
         let (sealed, _) = stored(habit, true).await;
         let kib = |bytes: usize| format!("{:.0}", bytes as f64 / 1024.0);

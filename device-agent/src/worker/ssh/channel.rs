@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::environment::{self, ClientEnv, Sources};
-use super::pump::{STDERR, inward, outward, outward_seen, outward_told};
+use super::pump::{Input, STDERR, inward, outward, outward_seen, outward_told};
 use super::registry::Entry;
 use crate::worker::gate::Admitted;
 use crate::worker::limits::{PTY_DRAIN, RESIZE_INTERVAL};
@@ -147,7 +147,7 @@ impl Job {
         let stdin = piped.stdin;
         let given = track.as_ref().filter(|_| !matches!(self.asked, Asked::Sftp));
         let mut input = pin!(async {
-            inward(&entry.queue, &stdin, leave, given).await;
+            inward(&entry.queue, &stdin, leave, Input::Pipe(given)).await;
             // Only dropping it tells the program.
             drop(stdin);
         });
@@ -282,7 +282,7 @@ impl Job {
         let (entry, leave, client) = (&self.entry, &self.leave, &self.client);
         let Parts { master, leader, screen, track, asks, pid } = parts;
         let Some(io) = master else { return Ok(Turn::Closed) };
-        let mut input = pin!(inward(&entry.queue, io, leave, None));
+        let mut input = pin!(inward(&entry.queue, io, leave, Input::Terminal(track)));
         let mut output = pin!(outward_seen(io, client, leave, screen, track));
         let mut signals = pin!(deliver_signals(entry, Some(pid)));
         let mut sizes = pin!(deliver_sizes(entry, io, track));

@@ -21,25 +21,46 @@ use crate::worker::terminals::{Screen, read_recorded, size_of};
 /// RFC 4254, section 5.2: `SSH_EXTENDED_DATA_STDERR`.
 pub(super) const STDERR: u32 = 1;
 
+/// What a client's bytes go into.
+#[derive(Clone, Copy)]
+pub(super) enum Input<'a> {
+    /// A program's standard input; its track tells their length and digest.
+    Pipe(Option<&'a Track>),
+    /// A terminal: they are typed.
+    Terminal(&'a Track),
+}
+
+impl Input<'_> {
+    fn write(self, fd: &OwnedFd, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Terminal(track) => track.type_into(fd, bytes),
+            Self::Pipe(track) => {
+                let written = rustix::io::write(fd, bytes)?;
+                if let Some(track) = track {
+                    track.input(bytes.get(..written).unwrap_or_default());
+                }
+                Ok(written)
+            }
+        }
+    }
+}
+
 /// From the client's queue into `sink`, until the client ends or the sink
 /// breaks; a broken sink abandons the queue.
 pub(super) async fn inward(
     queue: &Queue,
     sink: &AsyncFd<OwnedFd>,
     admitted: &Admitted,
-    track: Option<&Track>,
+    into: Input<'_>,
 ) {
     while queue.ready().await {
+        if let Input::Terminal(track) = into {
+            track.room_to_type().await;
+        }
         let written = match sink.writable().await {
-            Ok(mut guard) => guard.try_io(|fd| {
-                queue.consume(|bytes| {
-                    let written = rustix::io::write(fd.get_ref(), bytes)?;
-                    if let Some(track) = track {
-                        track.input(bytes.get(..written).unwrap_or_default());
-                    }
-                    Ok(written)
-                })
-            }),
+            Ok(mut guard) => {
+                guard.try_io(|fd| queue.consume(|bytes| into.write(fd.get_ref(), bytes)))
+            }
             Err(error) => Ok(Err(error)),
         };
         match written {

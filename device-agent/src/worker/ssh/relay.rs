@@ -8,7 +8,7 @@ use russh::server::Msg;
 use rustix::net::Shutdown;
 use tokio::io::Interest;
 
-use super::pump::{inward, outward};
+use super::pump::{Input, inward, outward};
 use super::registry::Entry;
 use crate::worker::gate::Admitted;
 use crate::worker::sys;
@@ -22,7 +22,7 @@ pub(super) async fn relay(
 ) -> std::io::Result<()> {
     let socket = sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?;
     let mut input = pin!(async {
-        inward(&entry.queue, &socket, leave, None).await;
+        inward(&entry.queue, &socket, leave, Input::Pipe(None)).await;
         // The other side may have closed already.
         if let Err(error) = rustix::net::shutdown(socket.get_ref(), Shutdown::Write) {
             tracing::trace!(%error, "a forward's target is gone");

@@ -129,14 +129,17 @@ pub(super) fn size_of(master: &AsyncFd<OwnedFd>) -> Option<Winsize> {
     tcgetwinsize(master.get_ref()).ok()
 }
 
-/// What a program shows on its terminal, once its recording has room for more. Cancel-safe.
+/// What a program shows on its terminal, once its recording has room for more; what was typed before
+/// it and stands in it is recorded by then. Cancel-safe.
 pub(super) async fn read_recorded(
     master: &AsyncFd<OwnedFd>,
     buffer: &mut [u8],
     track: &Track,
 ) -> Option<usize> {
     track.room().await;
-    read_some(master, buffer).await
+    let read = read_some(master, buffer).await?;
+    track.echoed(master.get_ref(), buffer.get(..read).unwrap_or_default());
+    Some(read)
 }
 
 struct Slot {

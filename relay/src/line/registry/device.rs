@@ -40,6 +40,8 @@ pub(in crate::line) struct LiveDevice {
     pub(in crate::line) attaches: bool,
     /// It can record sessions.
     pub(in crate::line) records: bool,
+    /// And what is typed, where it records.
+    pub(in crate::line) records_input: bool,
     orders: Mutex<Orders>,
     ordered: Notify,
     proven: AtomicBool,
@@ -98,7 +100,7 @@ impl LiveDevice {
         clock_ahead: i64,
         named: Box<[SessionId]>,
         run: Option<RunId>,
-        (attaches, records): (bool, bool),
+        (attaches, records, records_input): (bool, bool, bool),
     ) -> Self {
         let now = clock::now();
         Self {
@@ -116,6 +118,7 @@ impl LiveDevice {
             run,
             attaches,
             records,
+            records_input,
             orders: Mutex::default(),
             ordered: Notify::new(),
             proven: AtomicBool::new(false),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use belay_proto::grant::{Grant, VERSION};
 use belay_proto::limits::{DELIVER_DEADLINE, GRANT_OPEN_WITHIN};
-use belay_proto::recording::obligation;
+use belay_proto::recording::{Policy, obligation};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::open::{Deliver, DeliverAnswer, Opened, ResumeWindows};
 use belay_tunnel::carrier::{RecvHalf, SendHalf};
@@ -78,7 +78,7 @@ pub(super) async fn deliver(
         issued: now,
         open_by: now.plus(GRANT_OPEN_WITHIN).min(session.ends),
         ends: session.ends,
-        obligations: obligations(shared, line),
+        obligations: obligations(shared, line, session),
         resume: (which != Which::First).then_some(true),
         windows: Some(windows),
         anew: (which == Which::Fresh).then_some(true),
@@ -93,7 +93,9 @@ pub(super) async fn deliver(
     let key = shared.authority.grant_key();
     let kept = shared.store.keep_grant(session, signed.clone(), key).await;
     kept.map_err(|error| NotTaken::Unsigned(judge::store(error)))?;
-    let (to_device, from_device) = exchange(line, &signed, record, early).await?;
+    let deliver =
+        Deliver { grant: signed.clone().into(), break_glass: session.break_glass.clone() };
+    let (to_device, from_device) = exchange(line, &deliver, record, early).await?;
     let kept = windows != ResumeWindows { interactive: 0, other: 0 };
     let opened = Opened {
         session: session.id,
@@ -102,27 +104,49 @@ pub(super) async fn deliver(
         grant: Some(signed.into()),
         windows: kept.then_some(windows),
         stream: Some(session.stream),
+        break_glass: session.break_glass.is_some().then(|| told(shared, record)),
     };
     Ok((to_device, from_device, opened))
 }
 
 /// What the device must do besides. One that cannot record as is wanted here is obliged to nothing: it
-/// has the session because recording is not required.
-fn obligations(shared: &Shared, line: &LiveDevice) -> Option<Vec<String>> {
-    let record = shared.limits.recording.obligation().filter(|_| line.records)?;
+/// has the session because recording is not required, or because its user broke the glass.
+fn obligations(shared: &Shared, line: &LiveDevice, session: &SessionRecord) -> Option<Vec<String>> {
+    let wanted = shared.limits.recording;
+    let is_lenient = wanted == Policy::Required && session.break_glass.is_some();
+    let policy = if is_lenient { Policy::BestEffort } else { wanted };
+    let record = policy.obligation().filter(|_| line.records)?;
     let seal = (!shared.limits.recipients.is_empty()).then_some(obligation::SEAL);
-    Some([record].into_iter().chain(seal).map(str::to_owned).collect())
+    let input = (shared.limits.input && line.records_input).then_some(obligation::RECORD_INPUT);
+    Some([record].into_iter().chain(seal).chain(input).map(str::to_owned).collect())
+}
+
+/// Who was told that the glass was broken, for whoever broke it.
+fn told(shared: &Shared, record: &DeviceRecord) -> String {
+    let exports = match shared.limits.exports {
+        0 => String::new(),
+        1 => ", which another system gets".to_owned(),
+        more => format!(", which {more} other systems get"),
+    };
+    let needless = match shared.limits.recording {
+        Policy::Required => "",
+        Policy::BestEffort | Policy::Off => {
+            "; it was not needed: sessions need not be recorded here"
+        }
+    };
+    let name = &record.name;
+    format!("it is in the audit log{exports}, and was sent to {name}, with your reason{needless}")
 }
 
 async fn exchange(
     line: &LiveDevice,
-    signed: &[u8],
+    deliver: &Deliver,
     record: &DeviceRecord,
     early: &mut Early,
 ) -> Result<(SendHalf, RecvHalf), NotTaken> {
     let exchange = async {
         let (mut send, mut recv) = line.carrier.open().await.ok()?;
-        framed::write(&mut send, &Deliver { grant: signed.to_vec().into() }).await.ok()?;
+        framed::write(&mut send, deliver).await.ok()?;
         // A device that refuses takes no bytes, and says why.
         let mut taken = send.send_all(&mut early.kept()).await.is_ok();
         let answer = {

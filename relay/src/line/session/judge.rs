@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 use belay_proto::api::DeviceStatus;
 use belay_proto::ids::UserId;
 use belay_proto::names::Login;
-use belay_proto::policy::{Allowed, Facts, decide};
+use belay_proto::policy::{Allowed, BreakGlass, Facts, NoReason, decide};
 use belay_proto::refusal::{Code, Refused};
+use belay_proto::wire::open::Open;
 use belay_tunnel::clock;
 
-use super::super::Shared;
 use super::super::admit::span;
-use super::super::registry::Full;
+use super::super::registry::{Full, LiveDevice};
+use super::super::{Limits, Shared};
 use crate::store::{DeviceRecord, SessionRecord, StoreError, UserRecord};
 
 pub(super) fn store(error: StoreError) -> Refused {
@@ -48,15 +49,17 @@ pub(super) async fn device(
     )
 }
 
-/// What the policy allows on a device in good standing.
+/// What the policy allows on a device in good standing; `break_glass` is why it is to be broken.
 pub(super) fn permitted(
     user: &UserRecord,
     record: &DeviceRecord,
     kind: &str,
     login: &Login,
+    break_glass: Option<&str>,
 ) -> Result<Allowed, Refused> {
     standing(record)?;
-    decide(&Facts { roles: &user.roles, labels: &record.labels, kind, login })
+    let break_glass = break_glass.is_some();
+    decide(&Facts { roles: &user.roles, labels: &record.labels, kind, login, break_glass })
         .map_err(|denied| Refused::new(denied.code, denied.cause, denied.remedy))
 }
 
@@ -84,7 +87,8 @@ pub(in crate::line) async fn still_allowed(
         )
     };
     standing(&device)?;
-    let allowed = permitted(&user, &device, &session.kind, &session.login);
+    let glass = session.break_glass.as_deref();
+    let allowed = permitted(&user, &device, &session.kind, &session.login, glass);
     let allowed = allowed.map_err(|refused| changed(&refused))?;
     let allowed: BTreeSet<_> = allowed.actions().iter().map(|action| action.token()).collect();
     if let Some(lost) = session.actions.iter().find(|action| !allowed.contains(action.as_str())) {
@@ -130,14 +134,31 @@ pub(super) fn offline(record: &DeviceRecord) -> Refused {
     )
 }
 
-/// Sessions must be recorded here, and this device's agent does not know how, or not how to seal it.
-pub(super) fn unrecorded(record: &DeviceRecord, sealed: bool) -> Refused {
-    let how = if sealed { "recorded and sealed" } else { "recorded" };
-    Refused::new(
+/// Why the glass is to be broken, where that is asked for.
+pub(super) fn break_glass(open: &Open) -> Result<Option<BreakGlass>, Refused> {
+    let parsed = open.break_glass.as_deref().map(str::parse).transpose();
+    parsed.map_err(|error: NoReason| {
+        Refused::new(Code::BadRequest, error.to_string(), "say what stands still and who asked")
+    })
+}
+
+/// Whether this device's agent knows how to record as sessions must be recorded here.
+pub(super) fn recordable(
+    line: &LiveDevice,
+    record: &DeviceRecord,
+    limits: &Limits,
+) -> Result<(), Refused> {
+    let how = match (line.records, limits.input && !line.records_input) {
+        (true, false) => return Ok(()),
+        (true, true) => "recorded with what is typed",
+        (false, _) if !limits.recipients.is_empty() => "recorded and sealed",
+        (false, _) => "recorded",
+    };
+    Err(Refused::new(
         Code::NotAllowed,
         format!("sessions must be {how}, and the agent of {} cannot", record.name),
-        "upgrade it, or give its disk room: its log says which",
-    )
+        "upgrade it, or give its disk room: its log says which; in an emergency, --break-glass",
+    ))
 }
 
 pub(super) fn too_many(full: Full, record: &DeviceRecord) -> Refused {

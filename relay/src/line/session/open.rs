@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use belay_proto::ids::SessionId;
 use belay_proto::limits::{DELIVER_DEADLINE, SESSION_MAX};
+use belay_proto::policy::BreakGlass;
 use belay_proto::recording::Policy;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::control::Ended;
@@ -32,13 +33,15 @@ pub(super) async fn open(
     let wanted = open.device.as_deref().ok_or_else(|| missing("device"))?;
     let login = open.login.clone().ok_or_else(|| missing("login"))?;
     let kind = open.kind.clone().ok_or_else(|| missing("session kind"))?;
+    let glass = judge::break_glass(open)?;
+    let glass = glass.as_ref().map(BreakGlass::as_str);
     let user = judge::person(shared, caller.user.id).await?;
     let record = judge::device(shared, wanted, &user).await?;
     *event = event.clone().device(record.id);
-    let allowed = judge::permitted(&user, &record, &kind, &login)?;
+    let allowed = judge::permitted(&user, &record, &kind, &login, glass)?;
     let line = shared.registry.device(record.id).ok_or_else(|| judge::offline(&record))?;
-    if shared.limits.recording == Policy::Required && !line.records {
-        return Err(judge::unrecorded(&record, !shared.limits.recipients.is_empty()));
+    if shared.limits.recording == Policy::Required && glass.is_none() {
+        judge::recordable(&line, &record, &shared.limits)?;
     }
     let bounds = (shared.limits.sessions_per_device, shared.limits.sessions_per_user);
     let (guard, _) = shared
@@ -60,6 +63,7 @@ pub(super) async fn open(
         stream: 0,
         passed: Passed::default(),
         killed: None,
+        break_glass: glass.map(str::to_owned),
     };
     let detail = format!("{}: {}", session.kind, session.actions.join(" "));
     let opening = session.event(EventKind::SessionOpened).source(caller.address).detail(&detail);
@@ -71,6 +75,13 @@ pub(super) async fn open(
         ),
         OpenSessionError::Store(error) => judge::store(error),
     })?;
+    if let Some(reason) = glass {
+        let login = &session.login;
+        tracing::warn!(
+            session = %id, user = %user.name, device = %record.name, %login, reason,
+            "glass broken: this session need not be recorded"
+        );
+    }
     // A change that came before the record was there has not looked at this session.
     let (user, record) = judge::still_allowed(shared, &session).await?;
     let (line, (to_device, from_device, opened)) =

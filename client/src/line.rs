@@ -18,7 +18,7 @@ use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::version;
 use belay_proto::wire::control::{Control, Hello, HelloAnswer, Welcome};
-use belay_proto::wire::open::{Open, OpenAnswer, Opened, Resume, kind};
+use belay_proto::wire::open::{Join, Open, OpenAnswer, Opened, Resume, kind};
 use belay_tunnel::carrier::picker::{self, History, Kind, SOON};
 use belay_tunnel::carrier::{Carrier, CarrierError, RecvHalf, ResetCode, SendHalf};
 use belay_tunnel::clock;
@@ -59,6 +59,17 @@ pub struct Line {
     began: Instant,
     path: Mutex<Silence>,
     _control: JoinSet<()>,
+}
+
+/// Which session is asked for.
+#[derive(Debug)]
+pub enum Which {
+    /// A new one.
+    New,
+    /// One to take up again.
+    Again(Resume),
+    /// A new one that joins a terminal of another.
+    Joining(Join),
 }
 
 /// What the relay has said on the control stream so far.
@@ -204,8 +215,7 @@ impl Line {
         self.carrier.round_trip()
     }
 
-    /// Asks for a session, a new one or one to take up again. Bytes may be sent at once; what comes
-    /// back begins with the answer.
+    /// Asks for a session. Bytes may be sent at once; what comes back begins with the answer.
     ///
     /// # Errors
     /// When the line is gone.
@@ -213,14 +223,20 @@ impl Line {
         &self,
         device: &DeviceRef,
         login: &LoginName,
-        resume: Option<Resume>,
+        which: Which,
     ) -> Result<Opening, Failure> {
         let (mut send, recv) = self.carrier.open().await.map_err(|e| gone(&e))?;
+        let (resume, join) = match which {
+            Which::New => (None, None),
+            Which::Again(resume) => (Some(resume), None),
+            Which::Joining(join) => (None, Some(join)),
+        };
         let open = Open {
             device: Some(device.to_string()),
             kind: Some(kind::SSH.into()),
             login: Some(login.clone()),
             resume,
+            join,
         };
         if let Err(error) = framed::write(&mut send, &open).await {
             return Err(self.explain(Failure::line_lost(&error.to_string())).await);

@@ -64,6 +64,8 @@ mod tests {
             device_online: None,
             recording: None,
             watched_by: Vec::new(),
+            joins: None,
+            joined_by: Vec::new(),
         }
     }
 

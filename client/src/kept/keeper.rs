@@ -22,7 +22,7 @@ use super::weather::Weather;
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
 use crate::home::Home;
-use crate::line::{Line, Opening};
+use crate::line::{Line, Opening, Which};
 
 /// Between two attempts to reach the relay: with a session in the hand, somebody is waiting.
 const EAGER: Duration = Duration::from_secs(1);
@@ -301,7 +301,7 @@ impl Keeper {
             stream: opened.stream,
         };
         let asked = async {
-            let opening = line.open(&self.device, &self.account, Some(resume)).await?;
+            let opening = line.open(&self.device, &self.account, Which::Again(resume)).await?;
             let (send, answering) = opening.split();
             let (recv, _) = answering.answer_within(RESUME_WAIT).await?;
             Ok((send, recv))

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use belay_proto::ids::SessionId;
 use belay_proto::names::Login as LoginName;
 use belay_proto::refusal::Code;
 use belay_tunnel::stream::join;
@@ -19,7 +18,7 @@ use super::host_cert::HostTrust;
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
 use crate::home::{Home, Login, SshIdentity};
-use crate::kept::{Answer, Kept, Session};
+use crate::kept::{Answer, Entry, Kept, Session};
 use crate::line::Line;
 use crate::stdio::Sink;
 
@@ -96,8 +95,7 @@ impl Connected {
     }
 }
 
-/// Opens a session over the line, or takes the one named over from another client, and opens SSH
-/// inside it.
+/// Opens a session over the line, or takes one over from another client, and opens SSH inside it.
 ///
 /// # Errors
 /// The relay's refusal, the device's, or what is wrong with its certificate.
@@ -105,16 +103,18 @@ pub async fn connect(
     home: &Home,
     line: Line,
     login: &Login,
-    (device, account, taken): (&DeviceRef, &LoginName, Option<SessionId>),
+    (device, account, entry): (&DeviceRef, &LoginName, Entry),
     out: Arc<Sink>,
     err: Arc<Sink>,
 ) -> Result<(Connected, Kept), Failure> {
     let identity = login.ssh_identity()?;
     let cas = login.ssh_host_cas()?;
     let home = home.clone();
-    let Session { send, recv, mut kept } = match taken {
-        None => Session::open(home, line, device, account).await?,
-        Some(session) => Session::take_over(home, line, (device, account), session).await?,
+    let of = (device, account);
+    let Session { send, recv, mut kept } = match entry {
+        Entry::New => Session::open(home, line, device, account).await?,
+        Entry::TakenOver(session) => Session::take_over(home, line, of, session).await?,
+        Entry::Joining(join) => Session::join(home, line, of, join).await?,
     };
     let asked = device.to_string();
     let (line, answer) = (kept.first_line(), kept.answer());

@@ -27,9 +27,15 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// What the session may do; never empty.
+    /// What a session of its own may do; never empty.
     pub const fn actions(&self) -> &BTreeSet<Action> {
         &self.actions
+    }
+
+    /// Whether a terminal of somebody else's session of this login may be joined: whoever may have
+    /// a shell there may see and type what others do in theirs.
+    pub fn may_join(&self) -> bool {
+        self.actions.contains(&Action::Shell)
     }
 }
 
@@ -67,7 +73,9 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
         match role {
             // Knows of every device, opens none.
             Role::Auditor => {}
-            Role::Administrator => actions.extend(Action::ALL),
+            Role::Administrator => {
+                actions.extend(Action::ALL.iter().filter(|action| **action != Action::Join));
+            }
             Role::Engineer { logins: allowed, .. } => {
                 covered = true;
                 logins.extend(allowed);

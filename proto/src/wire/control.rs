@@ -21,6 +21,8 @@ pub mod capability {
     pub const RECORD: &str = "record";
     /// A device that seals what it records ([`crate::recording::obligation::SEAL`]).
     pub const SEAL: &str = "seal";
+    /// A device that lets a session join a terminal of another ([`crate::grant::Grant::joins`]).
+    pub const JOIN: &str = "join";
 }
 
 /// The dialler's first message. Who it is stands in its certificate, not here.

@@ -21,7 +21,7 @@ use belay_tunnel::framed::{self, Messages};
 use belay_tunnel::pki::{Identity, PeerCertificate};
 
 use super::Shared;
-use super::registry::next_epoch;
+use super::registry::{Able, next_epoch};
 use crate::store::{DeviceRecord, Event, EventKind, UserRecord};
 
 /// A connection that may stay.
@@ -50,9 +50,7 @@ pub(super) struct AdmittedDevice {
     pub(super) run: Option<Run>,
     /// From one answer to the next question.
     pub(super) ask_every: Duration,
-    /// It can give a session to another client.
-    pub(super) attaches: bool,
-    pub(super) records: bool,
+    pub(super) able: Able,
     pub(super) control: Control,
 }
 
@@ -150,8 +148,7 @@ enum Who {
         sessions: BTreeSet<SessionId>,
         run: Option<Run>,
         ask_every: Duration,
-        attaches: bool,
-        records: bool,
+        able: Able,
         version: u16,
     },
     Client {
@@ -196,8 +193,7 @@ impl Who {
                 sessions,
                 run,
                 ask_every,
-                attaches,
-                records,
+                able,
                 version: _,
             } => Admitted::Device(AdmittedDevice {
                 record,
@@ -210,8 +206,7 @@ impl Who {
                 sessions,
                 run,
                 ask_every,
-                attaches,
-                records,
+                able,
                 control,
             }),
             Self::Client { user, version: _ } => Admitted::Client(AdmittedClient { user, control }),
@@ -256,9 +251,7 @@ async fn judge(carrier: &Carrier, shared: &Shared, hello: Hello) -> Result<Who, 
                 renew_only: certificate.not_after < now,
                 clock_ahead: theirs.correction_from(now),
                 known_as: hello.name.clone(),
-                attaches: says(&hello, capability::ATTACH),
-                records: says(&hello, capability::RECORD)
-                    && (shared.limits.recipients.is_empty() || says(&hello, capability::SEAL)),
+                able: able(&hello, shared),
                 sessions,
                 run: hello.run,
                 ask_every: ask_every(&hello),
@@ -311,6 +304,15 @@ async fn judge(carrier: &Carrier, shared: &Shared, hello: Hello) -> Result<Who, 
 
 fn says(hello: &Hello, wanted: &str) -> bool {
     hello.capabilities.iter().flatten().any(|capability| capability == wanted)
+}
+
+fn able(hello: &Hello, shared: &Shared) -> Able {
+    let seals = || shared.limits.recipients.is_empty() || says(hello, capability::SEAL);
+    Able {
+        attaches: says(hello, capability::ATTACH),
+        records: says(hello, capability::RECORD) && seals(),
+        joins: says(hello, capability::JOIN),
+    }
 }
 
 fn agreed_version(hello: &Hello) -> Result<u16, Refused> {

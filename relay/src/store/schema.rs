@@ -49,5 +49,6 @@ pub(super) fn migrator() -> Migrator {
         step(6, "killed", include_str!("../../migrations/sqlite/0006_killed.sql")),
         step(7, "grants", include_str!("../../migrations/sqlite/0007_grants.sql")),
         step(8, "retention", include_str!("../../migrations/sqlite/0008_retention.sql")),
+        step(9, "joins", include_str!("../../migrations/sqlite/0009_joins.sql")),
     ])
 }

@@ -122,6 +122,7 @@ impl World {
                 kind: Some(kind::SSH.to_owned()),
                 login: Some("root".parse()?),
                 resume,
+                join: None,
             };
             framed::write(&mut send, &open).await?;
             Ok(framed::read(&mut recv).await?)

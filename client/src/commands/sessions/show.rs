@@ -1,6 +1,6 @@
 //! Sessions as a table.
 
-use belay_proto::api::Session;
+use belay_proto::api::{Guest, Session};
 use belay_proto::time::UnixTime;
 
 use super::filter::State;
@@ -47,14 +47,23 @@ fn row(session: &Session, times: Vec<String>) -> Vec<String> {
     row
 }
 
-/// Its recording, and who looks on.
+/// Its recording, and who else sees what happens in it.
 fn recording(session: &Session) -> String {
-    let recording = session.recording.clone().unwrap_or_else(|| "?".to_owned());
-    if session.watched_by.is_empty() {
-        return recording;
+    let mut text = session.recording.clone().unwrap_or_else(|| "?".to_owned());
+    if !session.watched_by.is_empty() {
+        let names: Vec<_> = session.watched_by.iter().map(ToString::to_string).collect();
+        text.push_str(&format!(", watched by {}", names.join(", ")));
     }
-    let names: Vec<_> = session.watched_by.iter().map(ToString::to_string).collect();
-    format!("{recording}, watched by {}", names.join(", "))
+    if !session.joined_by.is_empty() {
+        let how = |may_type| if may_type { "may type" } else { "looks on" };
+        let one = |guest: &Guest| format!("{} ({})", guest.user, how(guest.may_type));
+        let guests: Vec<_> = session.joined_by.iter().map(one).collect();
+        text.push_str(&format!(", joined by {}", guests.join(", ")));
+    }
+    if let Some(joins) = &session.joins {
+        text.push_str(&format!(", joins {}", joins.session));
+    }
+    text
 }
 
 fn state(session: &Session) -> String {
@@ -92,7 +101,7 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use belay_proto::api::SessionOver;
+    use belay_proto::api::{Joins, SessionOver};
 
     use super::super::filter::Filter;
     use super::*;
@@ -115,6 +124,8 @@ mod tests {
             device_online: Some(false),
             recording: Some("unfinished".into()),
             watched_by: Vec::new(),
+            joins: None,
+            joined_by: Vec::new(),
         }
     }
 
@@ -148,6 +159,16 @@ mod tests {
     fn who_looks_on_is_named() {
         let watched = Session { watched_by: vec!["ida".parse().unwrap()], ..session() };
         assert!(open(&[watched], NOW).contains("unfinished, watched by ida"));
+    }
+
+    #[test]
+    fn who_has_joined_and_what_is_joined_is_named() {
+        let guest = Guest { user: "olga".parse().unwrap(), session: session().id, may_type: false };
+        let joined = Session { joined_by: vec![guest], ..session() };
+        assert!(open(&[joined], NOW).contains("unfinished, joined by olga (looks on)"));
+        let joins = Some(Joins { session: session().id, may_type: true });
+        let text = open(&[Session { joins, ..session() }], NOW);
+        assert!(text.contains(&format!("unfinished, joins {}", session().id)), "{text}");
     }
 
     #[test]

@@ -82,8 +82,9 @@ pub(super) async fn deliver(
         resume: (which != Which::First).then_some(true),
         windows: Some(windows),
         anew: (which == Which::Fresh).then_some(true),
-        recipients: (line.records && !shared.limits.recipients.is_empty())
+        recipients: (line.able.records && !shared.limits.recipients.is_empty())
             .then(|| shared.limits.recipients.to_vec()),
+        joins: session.joins.clone(),
     };
     let signed = shared.authority.sign_grant(&grant).map_err(|error| {
         tracing::error!(%error, "cannot sign a grant");
@@ -109,7 +110,7 @@ pub(super) async fn deliver(
 /// What the device must do besides. One that cannot record as is wanted here is obliged to nothing: it
 /// has the session because recording is not required.
 fn obligations(shared: &Shared, line: &LiveDevice) -> Option<Vec<String>> {
-    let record = shared.limits.recording.obligation().filter(|_| line.records)?;
+    let record = shared.limits.recording.obligation().filter(|_| line.able.records)?;
     let seal = (!shared.limits.recipients.is_empty()).then_some(obligation::SEAL);
     Some([record].into_iter().chain(seal).map(str::to_owned).collect())
 }

@@ -3,12 +3,10 @@
 //! Asked anew whenever a session gets a stream and whenever a change concerns it: a role, a label
 //! or a standing may be another by then.
 
-use std::collections::BTreeSet;
-
 use belay_proto::api::DeviceStatus;
 use belay_proto::ids::UserId;
 use belay_proto::names::Login;
-use belay_proto::policy::{Allowed, Facts, decide};
+use belay_proto::policy::{Action, Allowed, Decision, Facts, decide};
 use belay_proto::refusal::{Code, Refused};
 use belay_tunnel::clock;
 
@@ -56,8 +54,18 @@ pub(super) fn permitted(
     login: &Login,
 ) -> Result<Allowed, Refused> {
     standing(record)?;
-    decide(&Facts { roles: &user.roles, labels: &record.labels, kind, login })
+    decided(user, record, kind, login)
         .map_err(|denied| Refused::new(denied.code, denied.cause, denied.remedy))
+}
+
+/// What the policy allows on a device, whatever its standing.
+pub(super) fn decided(
+    user: &UserRecord,
+    record: &DeviceRecord,
+    kind: &str,
+    login: &Login,
+) -> Decision {
+    decide(&Facts { roles: &user.roles, labels: &record.labels, kind, login })
 }
 
 /// Whether all that was granted to a session would be granted again, by what the store says now, and
@@ -86,8 +94,19 @@ pub(in crate::line) async fn still_allowed(
     standing(&device)?;
     let allowed = permitted(&user, &device, &session.kind, &session.login);
     let allowed = allowed.map_err(|refused| changed(&refused))?;
-    let allowed: BTreeSet<_> = allowed.actions().iter().map(|action| action.token()).collect();
-    if let Some(lost) = session.actions.iter().find(|action| !allowed.contains(action.as_str())) {
+    if let Some(join) = &session.joins {
+        let host = shared.store.session(join.session).await.map_err(store)?;
+        if host.is_none_or(|host| host.over.is_some() || host.killed.is_some()) {
+            let cause = "the session it joined is over";
+            return Err(Refused::new(Code::SessionOver, cause, "see: belay sessions"));
+        }
+    }
+    let still = |action: &str| match Action::from_token(action) {
+        Some(Action::Join) => session.joins.is_some() && allowed.may_join(),
+        Some(action) => allowed.actions().contains(&action),
+        None => false,
+    };
+    if let Some(lost) = session.actions.iter().find(|action| !still(action)) {
         let refused = Refused::new(
             Code::NotAllowed,
             format!("your roles no longer allow {lost} here"),

@@ -8,7 +8,7 @@ use crate::commands;
 
 /// Reach devices behind NAT through a Belay relay.
 ///
-/// Exit status: the remote command's for `shell`, `exec` and `attach`; 255 when the line itself failed; 2
+/// Exit status: the remote command's for `shell`, `exec`, `attach` and `join`; 255 when the line itself failed; 2
 /// for a wrong command line; 1 for anything else.
 #[derive(Debug, Parser)]
 #[command(
@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Exec(commands::exec::Args),
     /// Take a terminal up again that another client has left, or still has
     Attach(commands::attach::Args),
+    /// Join somebody else's terminal, to work in it together or to look on
+    Join(commands::join::Args),
     /// List open sessions
     Sessions(commands::sessions::Args),
     /// Look on at another person's session as it goes on
@@ -83,7 +85,10 @@ pub(crate) enum Command {
 impl Command {
     /// Whether a failure is one of the line, as with `ssh`.
     pub(crate) const fn is_session(&self) -> bool {
-        matches!(self, Self::Shell(_) | Self::Exec(_) | Self::Attach(_) | Self::Proxy(_))
+        matches!(
+            self,
+            Self::Shell(_) | Self::Exec(_) | Self::Attach(_) | Self::Join(_) | Self::Proxy(_)
+        )
     }
 }
 

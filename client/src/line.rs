@@ -19,7 +19,7 @@ use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
 use belay_proto::version;
 use belay_proto::wire::control::{Control, Hello, HelloAnswer, Welcome};
-use belay_proto::wire::open::{Open, OpenAnswer, Opened, Resume, kind};
+use belay_proto::wire::open::{Join, Open, OpenAnswer, Opened, Resume, kind};
 use belay_tunnel::carrier::picker::{self, History, Kind, SOON};
 use belay_tunnel::carrier::{Carrier, CarrierError, RecvHalf, ResetCode, SendHalf};
 use belay_tunnel::clock;
@@ -60,6 +60,17 @@ pub struct Line {
     began: Instant,
     path: Mutex<Silence>,
     _control: JoinSet<()>,
+}
+
+/// Which session is asked for.
+#[derive(Debug)]
+pub enum Which {
+    /// A new one; with a reason, one that may go unrecorded.
+    New(Option<BreakGlass>),
+    /// One to take up again.
+    Again(Resume),
+    /// A new one that joins a terminal of another.
+    Joining(Join),
 }
 
 /// What the relay has said on the control stream so far.
@@ -205,8 +216,7 @@ impl Line {
         self.carrier.round_trip()
     }
 
-    /// Asks for a session, a new one or one to take up again. Bytes may be sent at once; what comes
-    /// back begins with the answer.
+    /// Asks for a session. Bytes may be sent at once; what comes back begins with the answer.
     ///
     /// # Errors
     /// When the line is gone.
@@ -214,26 +224,16 @@ impl Line {
         &self,
         device: &DeviceRef,
         login: &LoginName,
-        resume: Option<Resume>,
+        which: Which,
     ) -> Result<Opening, Failure> {
-        self.ask(Open { resume, ..asked_for(device, login) }).await
-    }
-
-    /// Asks for a new session that may go unrecorded.
-    ///
-    /// # Errors
-    /// When the line is gone.
-    pub async fn break_glass(
-        &self,
-        device: &DeviceRef,
-        login: &LoginName,
-        reason: &BreakGlass,
-    ) -> Result<Opening, Failure> {
-        let break_glass = Some(reason.to_string());
-        self.ask(Open { break_glass, ..asked_for(device, login) }).await
-    }
-
-    async fn ask(&self, open: Open) -> Result<Opening, Failure> {
+        let asked = asked_for(device, login);
+        let open = match which {
+            Which::New(reason) => {
+                Open { break_glass: reason.map(|reason| reason.to_string()), ..asked }
+            }
+            Which::Again(resume) => Open { resume: Some(resume), ..asked },
+            Which::Joining(join) => Open { join: Some(join), ..asked },
+        };
         let (mut send, recv) = self.carrier.open().await.map_err(|e| gone(&e))?;
         if let Err(error) = framed::write(&mut send, &open).await {
             return Err(self.explain(Failure::line_lost(&error.to_string())).await);

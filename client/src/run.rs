@@ -57,6 +57,7 @@ async fn dispatch(context: &Context, command: Command) -> Result<u8, Failure> {
         Command::Shell(args) => commands::shell::run(context, args).await,
         Command::Exec(args) => commands::exec::run(context, args).await,
         Command::Attach(args) => commands::attach::run(context, args).await,
+        Command::Join(args) => commands::join::run(context, args).await,
         Command::Proxy(args) => commands::proxy::run(context, args).await.map(done),
         Command::Sessions(args) => commands::sessions::run(context, args).await.map(done),
         Command::Watch(args) => commands::watch::run(context, args).await.map(done),

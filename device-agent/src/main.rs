@@ -85,6 +85,9 @@ enum Command {
     /// Become a session's program (started by a worker)
     #[command(hide = true)]
     ExecHelper(ExecHelperArgs),
+    /// Join a terminal of another session (started by a worker)
+    #[command(hide = true)]
+    JoinHelper,
 }
 
 #[derive(Args)]
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
             return worker::main(&args);
         }
         Command::ExecHelper(args) => return worker::exec_helper(args),
+        Command::JoinHelper => return worker::join_helper(),
         Command::Enroll { token, name, state } => enroll(token, name, &state.open()),
         Command::Run { state } => run(state.open()),
         Command::Status { json, state } => show(&state.open(), json),

@@ -17,6 +17,8 @@ mod adoption;
 mod attach;
 #[path = "worker/far_end.rs"]
 mod far_end;
+#[path = "worker/join.rs"]
+mod join;
 #[path = "worker/neighbours.rs"]
 mod neighbours;
 #[path = "worker/openssh.rs"]

@@ -16,7 +16,7 @@ use crate::policy::Action;
 use crate::recording::{RECIPIENTS_MAX, obligation};
 use crate::time::UnixTime;
 use crate::wire::frame::{FrameError, decode_payload};
-use crate::wire::open::ResumeWindows;
+use crate::wire::open::{Join, ResumeWindows};
 
 /// What is signed begins with this; the trailing zero ends the string.
 pub const DOMAIN: &[u8] = b"belay grant v1\0";
@@ -81,12 +81,26 @@ pub struct Grant {
     /// [`obligation::SEAL`], so that a device that does not know them refuses.
     #[n(15)]
     pub recipients: Option<Vec<String>>,
+    /// The session joins a terminal of another one and does nothing else: [`Action::Join`] is its
+    /// only action then, so that a device that knows neither allows nothing. Sent to a device that
+    /// said it can ([`crate::wire::control::capability::JOIN`]).
+    #[n(16)]
+    pub joins: Option<Join>,
 }
 
 impl Grant {
     /// The actions this build knows.
     pub fn known_actions(&self) -> impl Iterator<Item = Action> + '_ {
         self.actions.iter().filter_map(|token| Action::from_token(token))
+    }
+
+    /// Whoever joins does that alone, and nobody else joins.
+    fn joins_rightly(&self) -> bool {
+        let join = Action::Join.token();
+        match &self.joins {
+            Some(_) => self.actions.iter().all(|action| action == join),
+            None => !self.actions.iter().any(|action| action == join),
+        }
     }
 }
 
@@ -137,7 +151,7 @@ pub enum GrantError {
     /// It asks for something this build cannot do.
     #[error("the grant demands \"{0}\", which this device cannot do; upgrade its agent")]
     Obligation(String),
-    /// Oversized lists or times out of order.
+    /// Oversized lists, times out of order, or something else beside joining.
     #[error("the grant is malformed")]
     Malformed,
 }
@@ -180,6 +194,7 @@ impl SignedGrant {
         if grant.actions.len() > MAX_GRANT_ITEMS
             || obligations.len() > MAX_GRANT_ITEMS
             || grant.recipients.as_ref().is_some_and(|named| named.len() > RECIPIENTS_MAX)
+            || !grant.joins_rightly()
             || grant.open_by < grant.issued
             || grant.ends < grant.open_by
         {

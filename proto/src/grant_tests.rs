@@ -34,6 +34,7 @@ fn grant() -> Grant {
         windows: None,
         anew: None,
         recipients: None,
+        joins: None,
     }
 }
 
@@ -86,4 +87,22 @@ fn another_device_another_version_an_obligation_and_times_out_of_order_are_refus
     assert!(matches!(verify(&backwards, 1010), Err(GrantError::Malformed)));
     let crowd = Grant { actions: vec!["shell".into(); MAX_GRANT_ITEMS + 1], ..grant() };
     assert!(matches!(verify(&crowd, 1010), Err(GrantError::Malformed)));
+}
+
+#[test]
+fn whoever_joins_does_that_alone_and_nobody_else_joins() {
+    let join = || Join {
+        session: SessionId::from_uuid(Uuid::from_u128(8)),
+        terminal: None,
+        read_only: None,
+    };
+    let joins = Grant { actions: vec!["join".into()], joins: Some(join()), ..grant() };
+    assert_eq!(verify(&joins, 1010).unwrap().known_actions().collect::<Vec<_>>(), [Action::Join]);
+    for wrong in [
+        Grant { actions: vec!["join".into(), "exec".into()], ..joins.clone() },
+        Grant { joins: None, ..joins.clone() },
+        Grant { joins: Some(join()), ..grant() },
+    ] {
+        assert!(matches!(verify(&wrong, 1010), Err(GrantError::Malformed)), "{wrong:?}");
+    }
 }

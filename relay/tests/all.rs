@@ -18,6 +18,8 @@ mod evidence;
 mod exports;
 #[path = "all/init.rs"]
 mod init;
+#[path = "all/join.rs"]
+mod join;
 #[path = "all/kill.rs"]
 mod kill;
 #[path = "all/limits.rs"]

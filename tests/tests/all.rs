@@ -39,6 +39,8 @@ mod fallback;
 mod herds;
 #[path = "all/hostile.rs"]
 mod hostile;
+#[path = "all/join.rs"]
+mod join;
 #[path = "all/keep.rs"]
 mod keep;
 #[path = "all/lab.rs"]

@@ -9,6 +9,7 @@ use super::session::{self, Pty, Target};
 use crate::api::Api;
 use crate::device_ref::DeviceRef;
 use crate::failure::{EXIT_USAGE, Failure};
+use crate::kept::Entry;
 use crate::run::Context;
 use crate::span;
 use crate::ssh::Work;
@@ -43,7 +44,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
         Failure::new("protocol", "the relay named a login that is none").remedy("upgrade it")
     })?;
     let (target, work) = (Target::new(device, account), Work::Attach(args.terminal));
-    session::run_in(context, target, Some(found.id), work, Pty::Always).await
+    session::run_in(context, target, Entry::TakenOver(found.id), work, Pty::Always).await
 }
 
 /// Why no session was chosen.
@@ -140,6 +141,8 @@ mod tests {
             recording: None,
             break_glass: None,
             watched_by: Vec::new(),
+            joins: None,
+            joined_by: Vec::new(),
         }
     }
 

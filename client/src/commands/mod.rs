@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod evidence;
 pub mod exec;
 pub mod hold;
+pub mod join;
 pub mod kill;
 pub mod login;
 pub mod play;

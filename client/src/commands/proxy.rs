@@ -60,7 +60,7 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     let stdout = Sink::open(Which::Out).map_err(local)?;
     let line = Line::connect(&login).await?;
     let Session { send, recv, mut kept } =
-        Session::open(context.home.clone(), line, &args.host, &args.login, glass).await?;
+        Session::open(context.home.clone(), line, (&args.host, &args.login), glass).await?;
     let mut up = Up(Some(Box::pin(up(stdin, send))));
     let done = tokio::select! {
         done = carry(&mut up, down(recv, stdout)) => done,

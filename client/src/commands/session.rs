@@ -1,16 +1,16 @@
-//! What `shell`, `exec` and `attach` share: one session, from the login to the exit status.
+//! What `shell`, `exec`, `attach` and `join` share: one session, from the login to the exit status.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use belay_proto::ids::SessionId;
 use belay_proto::names::Login as LoginName;
 use tokio::time::timeout;
 
 use super::break_glass::Glass;
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
+use crate::kept::Entry;
 use crate::line::Line;
 use crate::run::Context;
 use crate::ssh::{self, Job, PtyRequest, Work};
@@ -64,18 +64,18 @@ pub(super) async fn run(
     work: Work,
     pty: Pty,
 ) -> Result<u8, Failure> {
-    run_in(context, target, None, work, pty).await
+    let entry = Entry::New(target.glass.reason()?);
+    run_in(context, target, entry, work, pty).await
 }
 
-/// The same in a session that another client had, when one is given.
+/// The same in a session that begins as is said.
 pub(super) async fn run_in(
     context: &Context,
     target: Target,
-    taken: Option<SessionId>,
+    entry: Entry,
     work: Work,
     pty: Pty,
 ) -> Result<u8, Failure> {
-    let glass = target.glass.reason()?;
     let login = context.home.live_login()?;
     let out = Arc::new(Sink::open(Which::Out).map_err(no_output)?);
     let err = Arc::new(Sink::open(Which::Err).map_err(no_output)?);
@@ -87,11 +87,7 @@ pub(super) async fn run_in(
     };
     let goodbye = if pty { GOODBYE_TERMINAL } else { GOODBYE };
     let line = Line::connect(&login).await?;
-    let begin = match taken {
-        Some(session) => ssh::Begin::TakenOver(session),
-        None => ssh::Begin::New(glass),
-    };
-    let target = (&target.device, &target.login, begin);
+    let target = (&target.device, &target.login, entry);
     let (mut connected, mut kept) =
         ssh::connect(&context.home, line, &login, target, out, err).await?;
     let job = Job {

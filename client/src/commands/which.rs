@@ -65,6 +65,8 @@ mod tests {
             recording: None,
             break_glass: None,
             watched_by: Vec::new(),
+            joins: None,
+            joined_by: Vec::new(),
         }
     }
 

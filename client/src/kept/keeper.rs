@@ -23,7 +23,7 @@ use super::weather::Weather;
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
 use crate::home::Home;
-use crate::line::{Line, Opening};
+use crate::line::{Line, Opening, Which};
 use crate::output;
 
 /// Between two attempts to reach the relay: with a session in the hand, somebody is waiting.
@@ -321,7 +321,7 @@ impl Keeper {
             stream: opened.stream,
         };
         let asked = async {
-            let opening = line.open(&self.device, &self.account, Some(resume)).await?;
+            let opening = line.open(&self.device, &self.account, Which::Again(resume)).await?;
             let (send, answering) = opening.split();
             let (recv, _) = answering.answer_within(RESUME_WAIT).await?;
             Ok((send, recv))

@@ -13,11 +13,14 @@ mod weather;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use belay_proto::grant::{Grant, SignedGrant};
 use belay_proto::ids::SessionId;
 use belay_proto::names::Login as LoginName;
 use belay_proto::policy::BreakGlass;
 use belay_proto::refusal::Code;
-use belay_proto::wire::open::{Opened, Resume};
+use belay_proto::wire::frame::decode_payload;
+use belay_proto::wire::open::{Join, Opened, Resume};
+use belay_tunnel::carrier::{RecvHalf, SendHalf};
 use belay_tunnel::stream::{self, RecvEnd, SendEnd};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -26,7 +29,7 @@ use tokio::time::timeout;
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
 use crate::home::Home;
-use crate::line::Line;
+use crate::line::{Line, Which};
 use keeper::{Begin, Keeper};
 pub use weather::Weather;
 
@@ -38,6 +41,17 @@ pub struct Session {
     pub recv: RecvEnd,
     /// The rest.
     pub kept: Kept,
+}
+
+/// How a session begins.
+#[derive(Debug)]
+pub enum Entry {
+    /// It is new; with a reason, it may go unrecorded.
+    New(Option<BreakGlass>),
+    /// Another client of this person has or had it.
+    TakenOver(SessionId),
+    /// It is new, and joins a terminal of another.
+    Joining(Join),
 }
 
 /// A session's keeper, as a command sees it.
@@ -61,14 +75,15 @@ impl Session {
     pub async fn open(
         home: Home,
         line: Line,
-        device: &DeviceRef,
-        account: &LoginName,
+        (device, account): (&DeviceRef, &LoginName),
         glass: Option<BreakGlass>,
     ) -> Result<Self, Failure> {
         let line = Arc::new(line);
         let begin = match glass {
-            None => Begin::Asked(line.open(device, account, None).await?),
-            Some(reason) => Begin::Breaking(line.break_glass(device, account, &reason).await?),
+            None => Begin::Asked(line.open(device, account, Which::New(None)).await?),
+            Some(reason) => {
+                Begin::Breaking(line.open(device, account, Which::New(Some(reason))).await?)
+            }
         };
         let of = (device, account);
         Ok(Self::keep(home, line, of, Answer::default(), begin))
@@ -88,11 +103,8 @@ impl Session {
     ) -> Result<Self, Failure> {
         let line = Arc::new(line);
         let resume = Resume { session, wait_seconds: None, anew: Some(true), stream: None };
-        let (send, answering) = line.open(device, account, Some(resume)).await?.split();
-        let (recv, opened) = match answering.answer().await {
-            Ok(answered) => answered,
-            Err(failure) => return Err(line.explain(failure).await),
-        };
+        let (send, recv, opened) =
+            Self::answered(&line, (device, account), Which::Again(resume)).await?;
         if opened.stream.is_none() {
             line.close().await;
             return Err(Failure::new(
@@ -101,9 +113,54 @@ impl Session {
             )
             .remedy("ask its operator to upgrade it"));
         }
+        Ok(Self::begun(home, line, (device, account), (send, recv, opened)))
+    }
+
+    /// Opens a session that joins a terminal of another. Nothing is sent before the relay has said
+    /// that it does: an older relay takes this for one of its own, with a shell.
+    ///
+    /// # Errors
+    /// The refusal, or what became of the line.
+    pub async fn join(
+        home: Home,
+        line: Line,
+        of: (&DeviceRef, &LoginName),
+        join: Join,
+    ) -> Result<Self, Failure> {
+        let line = Arc::new(line);
+        let (send, recv, opened) = Self::answered(&line, of, Which::Joining(join)).await?;
+        if !joins(&opened) {
+            line.close().await;
+            let cause = "this relay does not let anybody join a session";
+            return Err(
+                Failure::new(Code::Version.token(), cause).remedy("ask its operator to upgrade it")
+            );
+        }
+        Ok(Self::begun(home, line, of, (send, recv, opened)))
+    }
+
+    /// The relay's answer, before anything is sent.
+    async fn answered(
+        line: &Line,
+        (device, account): (&DeviceRef, &LoginName),
+        which: Which,
+    ) -> Result<(SendHalf, RecvHalf, Opened), Failure> {
+        let (send, answering) = line.open(device, account, which).await?.split();
+        match answering.answer().await {
+            Ok((recv, opened)) => Ok((send, recv, opened)),
+            Err(failure) => Err(line.explain(failure).await),
+        }
+    }
+
+    /// One that is open.
+    fn begun(
+        home: Home,
+        line: Arc<Line>,
+        of: (&DeviceRef, &LoginName),
+        (send, recv, opened): (SendHalf, RecvHalf, Opened),
+    ) -> Self {
         let answer = Answer::new(Mutex::new(Some(opened.clone())));
-        let begin = Begin::Open(Box::new((send, recv, opened)));
-        Ok(Self::keep(home, line, (device, account), answer, begin))
+        Self::keep(home, line, of, answer, Begin::Open(Box::new((send, recv, opened))))
     }
 
     fn keep(
@@ -126,6 +183,15 @@ impl Session {
         let keeper = tokio::spawn(keeper.keep(Arc::clone(&line), begin));
         Self { send, recv, kept: Kept { line, answer, weather, keeper } }
     }
+}
+
+/// Whether what was granted is to join, and nothing else.
+fn joins(opened: &Opened) -> bool {
+    let grant = opened.grant.as_ref().and_then(|signed| {
+        let signed: SignedGrant = decode_payload(signed).ok()?;
+        decode_payload::<Grant>(&signed.grant).ok()
+    });
+    grant.is_some_and(|grant| grant.joins.is_some())
 }
 
 impl Kept {

@@ -4,9 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use belay_proto::ids::SessionId;
 use belay_proto::names::Login as LoginName;
-use belay_proto::policy::BreakGlass;
 use belay_proto::refusal::Code;
 use belay_tunnel::stream::join;
 use russh::client::{AuthResult, Config, Handle, connect_stream};
@@ -20,7 +18,7 @@ use super::host_cert::HostTrust;
 use crate::device_ref::DeviceRef;
 use crate::failure::Failure;
 use crate::home::{Home, Login, SshIdentity};
-use crate::kept::{Answer, Kept, Session};
+use crate::kept::{Answer, Entry, Kept, Session};
 use crate::line::Line;
 use crate::stdio::Sink;
 
@@ -97,17 +95,7 @@ impl Connected {
     }
 }
 
-/// Which session.
-#[derive(Debug, Clone)]
-pub enum Begin {
-    /// A new one; with a reason, one that may go unrecorded.
-    New(Option<BreakGlass>),
-    /// One that another client had.
-    TakenOver(SessionId),
-}
-
-/// Opens a session over the line, or takes the one named over from another client, and opens SSH
-/// inside it.
+/// Opens a session over the line, or takes one over from another client, and opens SSH inside it.
 ///
 /// # Errors
 /// The relay's refusal, the device's, or what is wrong with its certificate.
@@ -115,18 +103,18 @@ pub async fn connect(
     home: &Home,
     line: Line,
     login: &Login,
-    (device, account, begin): (&DeviceRef, &LoginName, Begin),
+    (device, account, entry): (&DeviceRef, &LoginName, Entry),
     out: Arc<Sink>,
     err: Arc<Sink>,
 ) -> Result<(Connected, Kept), Failure> {
     let identity = login.ssh_identity()?;
     let cas = login.ssh_host_cas()?;
     let home = home.clone();
-    let Session { send, recv, mut kept } = match begin {
-        Begin::New(glass) => Session::open(home, line, device, account, glass).await?,
-        Begin::TakenOver(session) => {
-            Session::take_over(home, line, (device, account), session).await?
-        }
+    let of = (device, account);
+    let Session { send, recv, mut kept } = match entry {
+        Entry::New(glass) => Session::open(home, line, of, glass).await?,
+        Entry::TakenOver(session) => Session::take_over(home, line, of, session).await?,
+        Entry::Joining(join) => Session::join(home, line, of, join).await?,
     };
     let asked = device.to_string();
     let (line, answer) = (kept.first_line(), kept.answer());

@@ -13,5 +13,5 @@ mod outlook;
 mod tests;
 
 pub use channel::{Exit, Job, PtyRequest, Work, run};
-pub use connect::{Begin, Connected, connect};
+pub use connect::{Connected, connect};
 pub use host_cert::{HostCertError, HostTrust};

@@ -249,7 +249,7 @@ async fn dial(wanted: &Wanted) -> Result<Carrier, LineError> {
 }
 
 fn capabilities(agent: &Agent) -> Vec<String> {
-    let mut all = vec![capability::ATTACH.to_owned()];
+    let mut all = vec![capability::ATTACH.to_owned(), capability::JOIN.to_owned()];
     if agent.spool.is_some() {
         let recording = [capability::RECORD, capability::SEAL, capability::RECORD_INPUT];
         all.extend(recording.map(str::to_owned));

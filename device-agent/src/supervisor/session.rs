@@ -1,5 +1,6 @@
 //! A stream the relay opened: its grant checked, its session started or found, its bytes passed on.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use belay_proto::ids::SessionId;
 use belay_proto::limits::OPEN_DEADLINE;
 use belay_proto::recording::{Policy, obligation};
 use belay_proto::refusal::{Code, Refused};
-use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, ResumeWindows, kind};
+use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, Join, ResumeWindows, kind};
 use belay_tunnel::carrier::{RecvHalf, ResetCode, SendHalf};
 use belay_tunnel::framed;
 use tokio::net::UnixStream;
@@ -23,8 +24,8 @@ use super::sessions::Held;
 use super::{Agent, attachment};
 use crate::process_id::ProcessId;
 use crate::session_dir::Record;
-use crate::worker::door::{self, Anew, DoorError, Errand};
-use crate::worker::{Word, Worker, WorkerEvent, WorkerOrder, spawn};
+use crate::worker::door::{self, Anew, DoorError, Errand, Joined};
+use crate::worker::{Knock, Word, Worker, WorkerEvent, WorkerOrder, spawn_joining};
 
 /// This very program, even when its file was replaced by an upgrade.
 const SELF: &str = "/proc/self/exe";
@@ -152,12 +153,20 @@ async fn begin(grant: &Grant, agent: &Arc<Agent>) -> Result<Arc<Held>, Refused> 
     }
     recordable(grant, agent)?;
     let place = agent.sessions.reserve(grant.session)?;
-    let order = order(grant, agent).map_err(|error| {
+    let (joins, host) = match &grant.joins {
+        Some(join) => {
+            let (socket, join) = seated(join, grant, agent).await?;
+            (Some(join), Some(socket))
+        }
+        None => (None, None),
+    };
+    let order = order(grant, joins, agent).map_err(|error| {
         tracing::error!(%error, "cannot make a worker's order");
         Refused::new(Code::Internal, error.to_string(), "look at the agent's log")
     })?;
     let door = agent.sessions.dir.bind(grant.session).map_err(|error| not_started(&error))?;
-    let worker = spawn(&order, Path::new(SELF), door).await.map_err(|error| not_started(&error))?;
+    let spawned = spawn_joining(&order, Path::new(SELF), door, host).await;
+    let worker = spawned.map_err(|error| not_started(&error))?;
     let (worker, process) = started(worker, grant).await?;
     let record = record(grant, agent, process);
     // Without it the session works, and ends with this supervisor.
@@ -174,6 +183,30 @@ async fn begin(grant: &Grant, agent: &Arc<Agent>) -> Result<Arc<Held>, Refused> 
     let kept = Kept { held: Arc::clone(&held), record, control, child: Some(child) };
     agent.sessions.keepers.spawn(keep(Arc::clone(agent), kept));
     Ok(held)
+}
+
+/// A seat at a terminal of the session that the new one joins. What passes over the socket is not for
+/// this process: it goes to the new session's worker.
+async fn seated(join: &Join, grant: &Grant, agent: &Agent) -> Result<(OwnedFd, Join), Refused> {
+    let host = agent.sessions.find_host(join.session, &grant.login)?.session();
+    let knock = Knock {
+        name: grant.user_name.to_string(),
+        session: grant.session.to_string(),
+        join: join.clone(),
+    };
+    let answer = door::join(&agent.sessions.dir.door(host), &knock).await;
+    match answer.map_err(|error| unreached(host, &error))? {
+        Joined::Seated(socket, number) => {
+            let socket = socket.into_std().map_err(|error| not_started(&error))?;
+            Ok((OwnedFd::from(socket), Join { terminal: Some(number), ..join.clone() }))
+        }
+        Joined::Refused(why) => Err(Refused::new(Code::BadRequest, why, "see: belay sessions")),
+        Joined::Unable => Err(Refused::new(
+            Code::BadRequest,
+            "the session was opened before the agent's upgrade and cannot be joined",
+            "open a new one",
+        )),
+    }
 }
 
 /// What the grant obliges this device to. A recording that is to be made as well as it can be is not
@@ -271,7 +304,7 @@ fn record(grant: &Grant, agent: &Agent, process: ProcessId) -> Record {
     }
 }
 
-fn order(grant: &Grant, agent: &Agent) -> anyhow::Result<WorkerOrder> {
+fn order(grant: &Grant, joins: Option<Join>, agent: &Agent) -> anyhow::Result<WorkerOrder> {
     let key = agent.state.host_key()?;
     Ok(WorkerOrder {
         session: Uuid::from_bytes(*grant.session.as_bytes()),
@@ -285,6 +318,7 @@ fn order(grant: &Grant, agent: &Agent) -> anyhow::Result<WorkerOrder> {
         expires_at: grant.ends.0,
         obligations: obligations(grant, agent),
         env: Vec::new(),
+        joins,
         recipients: grant.recipients.clone().unwrap_or_default(),
         // A relay that names none lets nobody come back.
         windows: grant.windows.unwrap_or(ResumeWindows { interactive: 0, other: 0 }),

@@ -147,6 +147,24 @@ impl Sessions {
         }
     }
 
+    /// The session whose terminal another one joins: of that login, and not about to end.
+    pub(super) fn find_host(
+        &self,
+        session: SessionId,
+        login: &Login,
+    ) -> Result<Arc<Held>, Refused> {
+        match self.lock().slots.get(&session) {
+            Some(Slot::Held(held)) if held.login == *login && held.end.borrow().is_none() => {
+                Ok(Arc::clone(held))
+            }
+            Some(Slot::Held(_) | Slot::Starting) | None => Err(Refused::new(
+                Code::SessionOver,
+                "the session to join is over",
+                "see: belay sessions",
+            )),
+        }
+    }
+
     /// Ends one, if it is here.
     pub(super) fn end(&self, session: SessionId, reason: &str) {
         match self.lock().slots.get(&session) {

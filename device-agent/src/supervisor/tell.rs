@@ -36,6 +36,12 @@ pub(super) fn tell(record: &Record, event: &WorkerEvent) {
         WorkerEvent::PtyClosed { channel, tty, pid } => {
             tracing::debug!(%session, %user, %login, channel, tty, pid, "terminal closed");
         }
+        WorkerEvent::GuestJoined { terminal, user: guest, session: theirs, may_type } => {
+            tracing::info!(%session, %user, %login, terminal, guest, theirs, may_type, "guest joined");
+        }
+        WorkerEvent::GuestLeft { terminal, user: guest, session: theirs } => {
+            tracing::info!(%session, %user, %login, terminal, guest, theirs, "guest left");
+        }
         WorkerEvent::Recorded(recorded) => {
             tracing::trace!(%session, ?recorded, "recorded");
         }

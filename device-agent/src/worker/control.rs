@@ -4,15 +4,20 @@
 //! An event is told again, on the next connection, until the supervisor has said
 //! that it dealt with it: nothing is lost with a supervisor that dies.
 
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use belay_proto::wire::frame::encode_frame;
 use belay_tunnel::framed::{MessageError, Messages};
 use bytes::BytesMut;
 use minicbor::Encode;
-use tokio::io::AsyncWriteExt;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use zeroize::Zeroizing;
 
@@ -56,6 +61,29 @@ impl Control {
         Ok(body)
     }
 
+    /// The socket that comes behind an order.
+    pub(super) fn read_socket(&mut self) -> io::Result<OwnedFd> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let got = recvmsg(
+            &self.0,
+            &mut [IoSliceMut::new(&mut byte)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
+        let mut socket = None;
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(mut sockets) = message {
+                socket = sockets.next();
+            }
+        }
+        match socket {
+            Some(socket) if got.bytes == 1 => Ok(socket),
+            Some(_) | None => Err(io::Error::new(io::ErrorKind::InvalidData, "no socket came")),
+        }
+    }
+
     pub(super) fn send(&mut self, event: WorkerEvent) -> io::Result<()> {
         self.0.write_all(&encoded(&Told { event: Some(event), ..Told::default() }))
     }
@@ -77,6 +105,31 @@ pub(super) async fn write_order(
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(body);
     socket.write_all(&out).await
+}
+
+/// The supervisor's side: a socket behind the order.
+pub(super) async fn write_socket(
+    control: &tokio::net::UnixStream,
+    socket: BorrowedFd<'_>,
+) -> io::Result<()> {
+    loop {
+        control.writable().await?;
+        let sent = control.try_io(Interest::WRITABLE, || {
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            let sockets = [socket];
+            if !ancillary.push(SendAncillaryMessage::ScmRights(&sockets)) {
+                return Err(io::Error::other("one socket is too many"));
+            }
+            let byte = [IoSlice::new(&[0])];
+            Ok(sendmsg(control, &byte, &mut ancillary, SendFlags::NOSIGNAL)?)
+        });
+        match sent {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// The supervisor's side of a control connection.

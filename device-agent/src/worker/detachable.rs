@@ -55,12 +55,13 @@ pub(super) async fn serve(mut session: Session, moorings: Moorings) -> anyhow::R
     let scribe = Scribe::new(&recorder, permits.clone(), session.sealer.take());
     let events = Events::new(sender, recorder.clone());
     // Whom nobody may come back to leaves no terminal behind.
-    let terminals = Terminals::new(events.clone(), moorings.windows.interactive > 0);
+    let whose = (session.terms.user.as_str(), session.joins.is_none());
+    let terminals = Terminals::new(events.clone(), moorings.windows.interactive > 0, whose);
     let harbour = Harbour::new(terminals.count());
 
     let attacher = first.attacher.clone();
-    let gives = (Arc::clone(&harbour), terminals.keeps());
-    let mut dock = Dock::new(listener, moorings.owner, attacher, lines, gives);
+    let inside = (Arc::clone(&harbour), Arc::clone(&terminals));
+    let mut dock = Dock::new(listener, moorings.owner, attacher, lines, inside);
     let standing = {
         let harbour = Arc::clone(&harbour);
         move || harbour.standing()

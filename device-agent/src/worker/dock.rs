@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use belay_tunnel::framed::Messages;
+use belay_tunnel::framed::{self, Messages};
 use belay_tunnel::stream::{self, Attacher, Carried, Reader, RecvEnd, SendEnd, Writer};
 use nix::unistd::Uid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,7 +23,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::control::encoded;
 use super::door::{Errand, NO_TERMINAL, YES};
 use super::event::{Standing, Told};
+use super::joining::{Answer, Knock};
 use super::limits::ERRAND_TIMEOUT;
+use super::terminals::Terminals;
 use super::wire::enlarge;
 use super::word::Word;
 
@@ -154,8 +156,7 @@ pub(super) struct Dock {
     attacher: Attacher,
     lines: mpsc::Sender<UnixStream>,
     harbour: Arc<Harbour>,
-    /// Whether another client may have the session.
-    gives: bool,
+    terminals: Arc<Terminals>,
     carrying: JoinSet<(u64, Carried)>,
 }
 
@@ -165,9 +166,9 @@ impl Dock {
         owner: Uid,
         attacher: Attacher,
         lines: mpsc::Sender<UnixStream>,
-        (harbour, gives): (Arc<Harbour>, bool),
+        (harbour, terminals): (Arc<Harbour>, Arc<Terminals>),
     ) -> Self {
-        Self { listener, owner, attacher, lines, harbour, gives, carrying: JoinSet::new() }
+        Self { listener, owner, attacher, lines, harbour, terminals, carrying: JoinSet::new() }
     }
 
     /// Takes connections for as long as it is polled.
@@ -218,6 +219,11 @@ impl Dock {
                 Ok(Err(error)) => tracing::debug!(%error, "a visitor left"),
                 Err(_) => tracing::debug!("a visitor says nothing"),
             },
+            Some(Errand::Join) => match timeout(ERRAND_TIMEOUT, self.seat(socket)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a guest left at the door"),
+                Err(_) => tracing::debug!("a guest says nothing at the door"),
+            },
             None => tracing::warn!("a connection that does not say what it is for"),
         }
     }
@@ -249,7 +255,7 @@ impl Dock {
 
     async fn attach_anew(&mut self, mut socket: UnixStream) {
         let terminals = *self.harbour.terminals.borrow();
-        let given = self.gives && terminals > 0 && self.harbour.goes_on();
+        let given = self.terminals.keeps() && terminals > 0 && self.harbour.goes_on();
         let answer = if given { YES } else { NO_TERMINAL };
         match timeout(ERRAND_TIMEOUT, socket.write_u8(answer)).await {
             Ok(Ok(())) if given => {
@@ -263,6 +269,24 @@ impl Dock {
             Ok(Err(error)) => tracing::debug!(%error, "another client's stream broke at once"),
             Err(_) => tracing::debug!("another client's stream takes no answer"),
         }
+    }
+
+    /// Somebody of another session comes to one of the terminals. The answer is the last that is said
+    /// before they are in it.
+    async fn seat(&self, mut socket: UnixStream) -> io::Result<()> {
+        let knock: Knock = framed::read(&mut socket).await.map_err(io::Error::other)?;
+        match self.terminals.seat(knock) {
+            Ok(seat) => {
+                let answer = Answer { terminal: Some(seat.terminal()), refused: None };
+                socket.write_all(&encoded(&answer)).await?;
+                self.terminals.attend(seat, socket);
+            }
+            Err(denied) => {
+                let answer = Answer { terminal: None, refused: Some(denied.to_string()) };
+                socket.write_all(&encoded(&answer)).await?;
+            }
+        }
+        Ok(())
     }
 
     fn carried(&self, number: u64, carried: &Carried) {

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::control::ControlLine;
 use super::event::{Standing, Told};
+use super::joining::{Answer, Knock};
 use super::wire::enlarge;
 use super::word::Word;
 
@@ -32,6 +33,9 @@ pub enum Errand {
     Control,
     /// One word in, one standing out.
     Visit,
+    /// One [`Knock`] in, one answer out; then the bytes of a guest at one of the session's terminals
+    /// ([`super::joining`]).
+    Join,
 }
 
 impl Errand {
@@ -41,6 +45,7 @@ impl Errand {
             Self::Anew => b'N',
             Self::Control => b'C',
             Self::Visit => b'V',
+            Self::Join => b'J',
         }
     }
 
@@ -50,6 +55,7 @@ impl Errand {
             b'N' => Some(Self::Anew),
             b'C' => Some(Self::Control),
             b'V' => Some(Self::Visit),
+            b'J' => Some(Self::Join),
             _ => None,
         }
     }
@@ -128,6 +134,37 @@ pub async fn anew(door: &Path) -> Result<Anew, DoorError> {
         // An older worker closes what it does not know.
         Ok(Ok(_) | Err(_)) => Ok(Anew::Unable),
         Err(_) => Err(DoorError::Silent),
+    }
+}
+
+/// Whether a worker lets somebody into one of its terminals.
+#[derive(Debug)]
+pub enum Joined {
+    /// It does: the socket, of which nothing more may be read here, and the terminal's number.
+    Seated(UnixStream, u32),
+    /// It does not: why, in one line.
+    Refused(String),
+    /// It is of a version that cannot.
+    Unable,
+}
+
+/// Asks for a seat at one of the session's terminals, for a guest.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn join(door: &Path, knock: &Knock) -> Result<Joined, DoorError> {
+    let mut socket = connect(door, Errand::Join).await?;
+    let ask = async {
+        framed::write(&mut socket, knock).await?;
+        framed::read::<Answer, _>(&mut socket).await
+    };
+    match timeout(ANSWER_WITHIN, ask).await.map_err(|_| DoorError::Silent)? {
+        Ok(Answer { terminal: Some(number), .. }) => Ok(Joined::Seated(socket, number)),
+        Ok(Answer { refused: Some(why), .. }) => Ok(Joined::Refused(why)),
+        Ok(Answer { .. }) => Ok(Joined::Unable),
+        // An older worker closes what it does not know.
+        Err(framed::MessageError::Ended | framed::MessageError::Stream(_)) => Ok(Joined::Unable),
+        Err(error @ framed::MessageError::Frame(_)) => Err(DoorError::Answer(error)),
     }
 }
 

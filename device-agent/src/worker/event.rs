@@ -35,6 +35,9 @@ pub enum ChannelKind {
     /// A terminal that was opened on an earlier connection.
     #[n(9)]
     Attach,
+    /// A terminal of another session.
+    #[n(10)]
+    Join,
 }
 
 impl ChannelKind {
@@ -51,6 +54,7 @@ impl ChannelKind {
             Self::X11 => "x11",
             Self::Other => "other",
             Self::Attach => "attach",
+            Self::Join => "join",
         }
     }
 }
@@ -163,6 +167,31 @@ pub enum WorkerEvent {
     /// A few seconds of the session's recording.
     #[n(9)]
     Recorded(#[n(0)] Recorded),
+    /// Somebody of another session is in a terminal of this one from now on.
+    #[n(10)]
+    GuestJoined {
+        /// Its number in this session.
+        #[n(0)]
+        terminal: u32,
+        #[n(1)]
+        user: String,
+        /// The guest's own session.
+        #[n(2)]
+        session: String,
+        /// Or only looks on.
+        #[n(3)]
+        may_type: bool,
+    },
+    /// They are not any more.
+    #[n(11)]
+    GuestLeft {
+        #[n(0)]
+        terminal: u32,
+        #[n(1)]
+        user: String,
+        #[n(2)]
+        session: String,
+    },
 }
 
 /// A segment of the session's recording, before the supervisor signs it.

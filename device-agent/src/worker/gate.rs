@@ -25,10 +25,11 @@ pub struct Actions {
     forward: bool,
     reverse: bool,
     agent: bool,
+    join: bool,
 }
 
 impl Actions {
-    /// Every token, for the help of the standard-input mode.
+    /// Every token of a session of its own, for the help of the standard-input mode.
     pub const TOKENS: [&'static str; 6] = ["shell", "exec", "sftp", "forward", "reverse", "agent"];
 
     /// Reads a grant's tokens; one that is not known allows nothing.
@@ -42,6 +43,7 @@ impl Actions {
                 "forward" => actions.forward = true,
                 "reverse" => actions.reverse = true,
                 "agent" => actions.agent = true,
+                "join" => actions.join = true,
                 other => tracing::warn!(action = other, "an action this version does not know"),
             }
         }
@@ -64,6 +66,8 @@ pub enum Request<'a> {
     X11,
     /// A terminal of this session, and what it runs: a command, or the shell.
     Attach(Option<&'a str>),
+    /// The terminal of another session that this one was made to join: which, and how.
+    Join(&'a str),
     /// A subsystem or channel type nobody serves.
     Unknown(&'a str),
 }
@@ -80,6 +84,7 @@ impl Request<'_> {
             Self::Agent => ChannelKind::Agent,
             Self::X11 => ChannelKind::X11,
             Self::Attach(_) => ChannelKind::Attach,
+            Self::Join(_) => ChannelKind::Join,
             Self::Unknown(_) => ChannelKind::Other,
         }
     }
@@ -91,6 +96,7 @@ impl Request<'_> {
             | Self::Forward(text)
             | Self::Reverse(text)
             | Self::Attach(Some(text))
+            | Self::Join(text)
             | Self::Unknown(text) => bounded(text),
             Self::Attach(None) | Self::Shell | Self::Sftp | Self::Agent | Self::X11 => {
                 String::new()
@@ -209,14 +215,19 @@ impl Gate {
             Request::Exec(_) => granted("exec", actions.exec),
             Request::Sftp => granted("sftp", actions.sftp),
             Request::Terminal(_) => {
-                granted("shell", actions.shell || actions.exec)?;
+                granted("shell", actions.shell || actions.exec || actions.join)?;
                 certified("terminals", rights.terminal)
             }
             Request::Attach(command) => {
                 match command {
-                    Some(_) => granted("exec", actions.exec)?,
+                    // Of a session that joins, all that runs on terminals is joining.
+                    Some(_) => granted("exec", actions.exec || actions.join)?,
                     None => granted("shell", actions.shell)?,
                 }
+                certified("terminals", rights.terminal)
+            }
+            Request::Join(_) => {
+                granted("join", actions.join)?;
                 certified("terminals", rights.terminal)
             }
             Request::Forward(_) => {
@@ -377,6 +388,23 @@ mod tests {
                 assert_eq!(verdict.is_ok(), token == wanted, "{token} {request:?}");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn who_joins_has_no_shell_of_their_own_and_who_has_one_joins_nothing() {
+        for (request, _) in REQUESTS {
+            let (joins, _events) = gate(&["join"], Rights::ALL);
+            let is_its_own = matches!(request, Request::Attach(Some(_)));
+            assert_eq!(joins.admit(0, request).await.is_ok(), is_its_own, "{request:?}");
+        }
+        let (joins, _events) = gate(&["join"], Rights::ALL);
+        assert!(joins.admit(0, Request::Terminal("xterm")).await.is_ok());
+        assert!(joins.admit(0, Request::Join("1 of another")).await.is_ok());
+        let (all, _events) = gate(&Actions::TOKENS, Rights::ALL);
+        assert!(all.admit(0, Request::Join("1 of another")).await.is_err());
+        let no_terminal = Rights { terminal: false, forwarding: true, agent: true };
+        let (joins, _events) = gate(&["join"], no_terminal);
+        assert!(joins.admit(0, Request::Join("1 of another")).await.is_err());
     }
 
     #[tokio::test]

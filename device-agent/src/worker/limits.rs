@@ -142,6 +142,20 @@ pub const SCREEN_ROWS_MAX: usize = 250;
 /// its work, which wait for nobody.
 pub const HAND_OVER: Duration = Duration::from_secs(5);
 
+/// People of other sessions in one session's terminals.
+pub const GUESTS_MAX: usize = 8;
+
+/// How long guests wait for the session's own client when it takes nothing. A line that was lost and
+/// found again, or a window that was scrolled, is shorter.
+pub const HOST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Columns and rows that no guest's window makes a terminal smaller than: a prompt and a few lines.
+pub const GUEST_WINDOW_MIN: (u16, u16) = (20, 5);
+
+/// What waits for a guest who takes less than the terminal shows, before they are skipped and drawn
+/// anew: some seconds of a full screen that changes all the time.
+pub const GUEST_BEHIND: usize = 1024 * 1024;
+
 /// Terminal output read after the program ended, when something still holds
 /// the terminal open.
 pub const PTY_DRAIN: Duration = Duration::from_millis(500);

@@ -22,9 +22,12 @@
 //! PAM session modules has to keep them out of the accounts it grants.
 //!
 //! Descriptors of a worker process: 0 is the door, listening, 1 the control
-//! socket of its first supervisor (order in, events out), 2 the log.
+//! socket of its first supervisor (order in, events out), 2 the log. One that
+//! joins another session gets the socket to that one's worker over 1, behind
+//! its order.
 
 pub mod account;
+mod answers;
 mod clock;
 mod control;
 mod detachable;
@@ -34,6 +37,8 @@ mod event;
 mod exec_helper;
 pub mod gate;
 mod greeted;
+mod join_helper;
+mod joining;
 mod lapse;
 pub mod limits;
 mod order;
@@ -56,8 +61,10 @@ mod word;
 pub use control::ControlLine;
 pub use event::{ChannelKind, Recorded, Standing, WorkerEvent};
 pub use exec_helper::{ExecHelperArgs, exec_helper};
+pub use join_helper::join_helper;
+pub use joining::Knock;
 pub use order::{OrderError, WorkerOrder};
 pub use run::{WorkerArgs, init_log, main};
-pub use spawn::{SpawnError, Worker, spawn};
+pub use spawn::{SpawnError, Worker, spawn, spawn_joining};
 pub use stdio::StdioArgs;
 pub use word::Word;

@@ -7,7 +7,7 @@
 use std::fmt;
 
 use belay_proto::recording::obligation;
-use belay_proto::wire::open::ResumeWindows;
+use belay_proto::wire::open::{Join, ResumeWindows};
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 use uuid::Uuid;
@@ -25,7 +25,7 @@ pub struct WorkerOrder {
     pub user: String,
     /// The one login of the device that was granted.
     pub login: String,
-    /// Allowed actions: `shell`, `exec`, `sftp`, `forward`, `reverse`, `agent`.
+    /// Allowed actions: `shell`, `exec`, `sftp`, `forward`, `reverse`, `agent`; or `join` alone.
     /// A token this version does not know allows nothing.
     pub actions: Vec<String>,
     /// The host key, as an OpenSSH private key file.
@@ -47,6 +47,8 @@ pub struct WorkerOrder {
     pub windows: ResumeWindows,
     /// The auditors what is recorded is sealed to.
     pub recipients: Vec<String>,
+    /// It joins a terminal of this session, whose worker's socket comes behind the order.
+    pub joins: Option<Join>,
 }
 
 /// Why an order could not be read or is refused.
@@ -97,6 +99,8 @@ struct Wire {
     windows: Option<ResumeWindows>,
     #[n(12)]
     recipients: Option<Vec<String>>,
+    #[n(13)]
+    joins: Option<Join>,
 }
 
 impl WorkerOrder {
@@ -119,6 +123,7 @@ impl WorkerOrder {
             env: Some(self.env.clone()),
             windows: Some(self.windows),
             recipients: (!self.recipients.is_empty()).then(|| self.recipients.clone()),
+            joins: self.joins.clone(),
         };
         // Sized first, so that no reallocation leaves a copy of the key behind.
         let mut out = Zeroizing::new(Vec::with_capacity(CONTROL_FRAME_MAX));
@@ -155,6 +160,7 @@ impl WorkerOrder {
             env: wire.env.unwrap_or_default(),
             windows: wire.windows.unwrap_or(ResumeWindows { interactive: 0, other: 0 }),
             recipients: wire.recipients.unwrap_or_default(),
+            joins: wire.joins,
         };
         order.check()?;
         Ok(order)
@@ -222,6 +228,7 @@ mod tests {
             env: vec![("A".into(), "b".into())],
             windows: ResumeWindows::default(),
             recipients: vec![],
+            joins: None,
         }
     }
 

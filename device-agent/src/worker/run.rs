@@ -7,11 +7,12 @@
 use std::io::stdin;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use belay_proto::ids::SessionId;
 use belay_proto::recording::{Policy, obligation};
+use belay_proto::wire::open::Join;
 use belay_tunnel::recording::{Sealer, recipients};
 use clap::Args;
 use nix::unistd::Uid;
@@ -90,6 +91,30 @@ pub(super) struct Session {
     pub(super) input: Input,
     /// What is recorded is sealed by it.
     pub(super) sealer: Option<Sealer>,
+    /// The other session that this one joins.
+    pub(super) joins: Option<Joins>,
+}
+
+/// A terminal of another session, and the way to it.
+pub(super) struct Joins {
+    join: Join,
+    /// To that one's worker, until somebody uses it.
+    host: Mutex<Option<OwnedFd>>,
+}
+
+impl Joins {
+    /// The way there, once.
+    pub(super) fn take(&self) -> Option<OwnedFd> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// For people: `join 0197… terminal 2, looks on`.
+    pub(super) fn words(&self) -> String {
+        let Join { session, terminal, .. } = &self.join;
+        let terminal = terminal.map(|number| format!(" terminal {number}")).unwrap_or_default();
+        let how = if self.join.may_type() { "may type" } else { "looks on" };
+        format!("join {session}{terminal}, {how}")
+    }
 }
 
 /// Whether what is typed at a recorded session's terminals is recorded too.
@@ -123,7 +148,16 @@ fn supervised() -> anyhow::Result<()> {
         .read()
         .context("no order from the supervisor")
         .and_then(|order| Ok(WorkerOrder::decode(&order)?))
-        .and_then(|order| Ok((prepare(&order)?, order.windows)));
+        .and_then(|order| {
+            let joins = match order.joins.clone() {
+                Some(join) => {
+                    let host = control.read_socket().context("no way to the session to join")?;
+                    Some(Joins { join, host: Mutex::new(Some(host)) })
+                }
+                None => None,
+            };
+            Ok((prepare(&order, joins)?, order.windows))
+        });
     let (session, windows) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -138,7 +172,7 @@ fn supervised() -> anyhow::Result<()> {
     runtime()?.block_on(detachable::serve(session, moorings))
 }
 
-fn prepare(order: &WorkerOrder) -> anyhow::Result<Session> {
+fn prepare(order: &WorkerOrder, joins: Option<Joins>) -> anyhow::Result<Session> {
     clock::correct(order.clock_correction)?;
     let host_key =
         PrivateKey::from_openssh(&*order.host_key).context("the order's host key is not valid")?;
@@ -172,7 +206,7 @@ fn prepare(order: &WorkerOrder) -> anyhow::Result<Session> {
     let recording = Policy::of(&order.obligations);
     let sealer = sealer(order, recording)?;
     let input = Input::of(order);
-    Ok(Session { terms, host_key, host_certificate, account, recording, input, sealer })
+    Ok(Session { terms, host_key, host_certificate, account, recording, input, sealer, joins })
 }
 
 /// Nothing is recorded in plain where sealing was asked for: without auditors there is no session.
@@ -212,6 +246,7 @@ fn on_stdio(args: &StdioArgs) -> anyhow::Result<()> {
         recording,
         input: Input::Unrecorded,
         sealer: None,
+        joins: None,
     };
     runtime()?.block_on(serve_pipes(session, input, output))
 }
@@ -248,7 +283,7 @@ async fn serve_pipes(session: Session, input: OwnedFd, output: OwnedFd) -> anyho
     let wire = Wire::new(input, output).context("the session's descriptors cannot be watched")?;
     let events = Events::new(sender.clone(), Recorder::default());
     // There is no door to come back through.
-    let terminals = Terminals::new(events.clone(), false);
+    let terminals = Terminals::new(events.clone(), false, (&session.terms.user, false));
     let (session, parting) = (Arc::new(session), Arc::default());
     let serving = Serving { session, terminals: Arc::clone(&terminals), events, parting };
     let teller = log_events(receiver);

@@ -9,7 +9,7 @@
 //! supervisor may take it over through its door. [`Worker::kill`] ends it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -18,7 +18,7 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 
-use super::control::{ControlLine, write_order};
+use super::control::{ControlLine, write_order, write_socket};
 use super::limits::ORDER_TIMEOUT;
 use super::order::{OrderError, WorkerOrder};
 
@@ -62,6 +62,20 @@ pub async fn spawn(
     exe: &Path,
     door: UnixListener,
 ) -> Result<Worker, SpawnError> {
+    spawn_joining(order, exe, door, None).await
+}
+
+/// The same of one whose order says that it joins another: with the socket to that one's worker,
+/// which nothing here reads.
+///
+/// # Errors
+/// As [`spawn`].
+pub async fn spawn_joining(
+    order: &WorkerOrder,
+    exe: &Path,
+    door: UnixListener,
+    host: Option<OwnedFd>,
+) -> Result<Worker, SpawnError> {
     let body = order.encode()?;
     let (mut control, their_control) = UnixStream::pair().map_err(SpawnError::Sockets)?;
     let their_control = their_control.into_std().map_err(SpawnError::Sockets)?;
@@ -87,7 +101,14 @@ pub async fn spawn(
     // side would ever see the other's end, and a dead worker's door would be open.
     drop(command);
 
-    let sent = tokio::time::timeout(ORDER_TIMEOUT, write_order(&mut control, &body))
+    let ordering = async {
+        write_order(&mut control, &body).await?;
+        match &host {
+            Some(host) => write_socket(&control, host.as_fd()).await,
+            None => Ok(()),
+        }
+    };
+    let sent = tokio::time::timeout(ORDER_TIMEOUT, ordering)
         .await
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     if let Err(error) = sent {

@@ -46,10 +46,12 @@ enum Kind {
 
 impl Unheard {
     fn new(number: u64, event: WorkerEvent) -> Self {
-        let kind = match &event {
-            WorkerEvent::Recorded(_) => Kind::Recorded,
-            WorkerEvent::Ended { .. } => Kind::Ended,
-            _ => Kind::Other,
+        let kind = if matches!(event, WorkerEvent::Recorded(_)) {
+            Kind::Recorded
+        } else if matches!(event, WorkerEvent::Ended { .. }) {
+            Kind::Ended
+        } else {
+            Kind::Other
         };
         let told = Told { event: Some(event), number: Some(number), standing: None };
         let mut frame = encoded(&told);

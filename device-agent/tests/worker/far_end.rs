@@ -62,6 +62,7 @@ pub(crate) fn order() -> WorkerOrder {
         env: vec![("SITE".into(), "oslo".into())],
         windows: WINDOWS,
         recipients: vec![],
+        joins: None,
     }
 }
 

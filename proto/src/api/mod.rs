@@ -5,6 +5,7 @@
 //! matching HTTP status. Requests are read strictly: an unknown field is refused.
 
 mod evidence;
+mod join;
 mod log;
 mod recording;
 mod retention;
@@ -15,6 +16,7 @@ pub use evidence::{
     Evidence, EvidenceRequest, LogProven, LogSession, LogSessionRequest, MAX_SESSION_PAGE,
     SessionFacts,
 };
+pub use join::{Guest, Joins};
 pub use log::{
     LogCheckpoint, LogConsistencyRequest, LogEntries, LogEntriesRequest, LogInclusionRequest,
     LogProof,
@@ -49,13 +51,13 @@ pub mod path {
     pub const DEVICE: &str = "/v1/devices/{device}";
     /// POST [`super::TokenRequest`] → [`super::TokenAnswer`].
     pub const TOKENS: &str = "/v1/tokens";
-    /// GET → list of open [`super::Session`]: the caller's own, and everybody's for who manages
-    /// people or reads evidence.
+    /// GET → list of open [`super::Session`]: the caller's own, those they may join, and everybody's
+    /// for who manages people or reads evidence.
     pub const SESSIONS: &str = "/v1/sessions";
     /// GET → [`super::Session`], open or not.
     pub const SESSION: &str = "/v1/sessions/{session}";
-    /// POST [`super::SessionsRequest`] → [`super::SessionsPage`]: ended ones too, of the same
-    /// people. That everybody's are read is recorded, so that this is no GET.
+    /// POST [`super::SessionsRequest`] → [`super::SessionsPage`]: ended ones too: the
+    /// caller's own, and everybody's for the same people. That everybody's are read is recorded, so that this is no GET.
     pub const SESSIONS_ALL: &str = "/v1/sessions/all";
     /// POST [`super::KillRequest`] → [`super::Killed`]: ends a session for good. Its own user may,
     /// and who has the right to end sessions.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::join::{Guest, Joins};
 use crate::ids::SessionId;
 use crate::names::{DeviceName, UserName};
 use crate::time::UnixTime;
@@ -52,6 +53,12 @@ pub struct Session {
     /// Who looks on now, as its recording grows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub watched_by: Vec<UserName>,
+    /// The session it joins a terminal of, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joins: Option<Joins>,
+    /// Who has joined a terminal of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined_by: Vec<Guest>,
 }
 
 /// How a session ended.

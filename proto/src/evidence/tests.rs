@@ -110,6 +110,7 @@ fn grant(of: SessionId) -> Vec<u8> {
         windows: None,
         anew: None,
         recipients: None,
+        joins: None,
     };
     let encoded = minicbor::to_vec(&grant).unwrap();
     let signature = sum(&crate::grant::signed_bytes(&encoded)).to_vec();

@@ -29,9 +29,15 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    /// What the session may do; never empty.
+    /// What a session of its own may do; never empty.
     pub const fn actions(&self) -> &BTreeSet<Action> {
         &self.actions
+    }
+
+    /// Whether a terminal of somebody else's session of this login may be joined: whoever may have
+    /// a shell there may see and type what others do in theirs.
+    pub fn may_join(&self) -> bool {
+        self.actions.contains(&Action::Shell)
     }
 }
 
@@ -72,7 +78,7 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
             Role::Auditor => {}
             Role::Administrator => {
                 may_break = true;
-                actions.extend(Action::ALL);
+                actions.extend(Action::ALL.iter().filter(|action| **action != Action::Join));
             }
             Role::Engineer { logins: allowed, break_glass, .. } => {
                 covered = true;

@@ -153,3 +153,12 @@ proptest! {
         prop_assert!(!longer.covers(&device) || shorter.covers(&device));
     }
 }
+
+#[test]
+fn nobodys_own_session_joins_and_who_may_have_a_shell_may_join() {
+    for role in [Role::Administrator, engineer("site=oslo", &["root"])] {
+        let allowed = ask(&[role], "site=oslo", "root").unwrap();
+        assert!(!allowed.actions().contains(&Action::Join));
+        assert!(allowed.may_join());
+    }
+}

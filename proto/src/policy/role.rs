@@ -46,6 +46,9 @@ tokens! {
         Reverse = "reverse",
         /// The engineer's SSH agent, reachable from the device.
         Agent = "agent",
+        /// A terminal of another session, together with whoever has it. Never beside others, and
+        /// given to whoever may have [`Action::Shell`] there.
+        Join = "join",
     }
 }
 

@@ -24,6 +24,8 @@ pub mod capability {
     /// A device that records what is typed
     /// ([`crate::recording::obligation::RECORD_INPUT`]).
     pub const RECORD_INPUT: &str = "record-input";
+    /// A device that lets a session join a terminal of another ([`crate::grant::Grant::joins`]).
+    pub const JOIN: &str = "join";
 }
 
 /// The dialler's first message. Who it is stands in its certificate, not here.

@@ -31,10 +31,36 @@ pub struct Open {
     /// device, kind and login; what stands here must not differ.
     #[n(3)]
     pub resume: Option<Resume>,
+    /// The new session joins a terminal of another one. The relay asks its own record of that one
+    /// for device and login; what stands here must not differ.
+    #[n(4)]
+    pub join: Option<Join>,
     /// A new session that is opened even if it cannot be recorded as it must be, and why
     /// ([`crate::policy::BreakGlass`]). Who asks for it is on record and raises an alarm.
     #[n(5)]
     pub break_glass: Option<String>,
+}
+
+/// Which terminal a session joins, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Join {
+    /// The session that has it.
+    #[n(0)]
+    pub session: SessionId,
+    /// Which of its terminals, from 1; absent: the only one.
+    #[n(1)]
+    pub terminal: Option<u32>,
+    /// Only looks on: what is typed goes nowhere.
+    #[n(2)]
+    pub read_only: Option<bool>,
+}
+
+impl Join {
+    /// Whether it may type.
+    pub fn may_type(&self) -> bool {
+        self.read_only != Some(true)
+    }
 }
 
 /// A session that lost its stream, and whose client is back.

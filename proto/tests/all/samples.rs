@@ -13,7 +13,7 @@ use belay_proto::wire::control::{
 };
 use belay_proto::wire::frame::{LENGTH_BYTES, decode_payload, encode_frame};
 use belay_proto::wire::open::{
-    Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, Resume, ResumeWindows, kind,
+    Accepted, Deliver, DeliverAnswer, Join, Open, OpenAnswer, Opened, Resume, ResumeWindows, kind,
 };
 use minicbor::{Decode, Encode};
 use uuid::Uuid;
@@ -88,6 +88,7 @@ pub(crate) fn grant() -> Grant {
         windows: None,
         anew: None,
         recipients: None,
+        joins: None,
     }
 }
 
@@ -198,10 +199,13 @@ fn opening() -> Vec<Sample> {
         kind: Some(kind::SSH.into()),
         login: Some("root".parse().unwrap()),
         resume: None,
+        join: None,
         break_glass: None,
     };
     let breaking = Some("pump stands still".to_owned());
     let breaking = Open { break_glass: breaking, ..open.clone() };
+    let join = Join { session: SESSION, terminal: Some(2), read_only: Some(true) };
+    let joining = Open { join: Some(join.clone()), ..open.clone() };
     let again = Resume { session: SESSION, wait_seconds: Some(60), anew: None, stream: None };
     let taking = Resume { anew: Some(true), ..again.clone() };
     let taking = Open { resume: Some(taking), ..open.clone() };
@@ -230,6 +234,7 @@ fn opening() -> Vec<Sample> {
         recipients: Some(vec![format!("age1{}", "q".repeat(58))]),
         ..grant()
     };
+    let joins = Grant { actions: vec!["join".into()], joins: Some(join), ..grant() };
     let obliged = Grant { obligations: Some(vec!["record".into()]), ..grant() };
     let typing = Some(vec!["record-required".into(), "record-input".into()]);
     let typing = Grant { obligations: typing, ..grant() };
@@ -267,6 +272,8 @@ fn opening() -> Vec<Sample> {
         sample("grant-sealing", "Grant that obliges to seal a recording", sealing),
         sample("grant-input", "Grant that obliges to record what is typed", typing),
         sample("grant-anew", "Grant to give a session a fresh stream", anew),
+        sample("open-join", "Open: joins a terminal of another session, to look on", joining),
+        sample("grant-joins", "Grant of a session that joins a terminal of another", joins),
         sample("signed-grant", "SignedGrant", signed_grant()),
         sample(
             "deliver-break-glass",

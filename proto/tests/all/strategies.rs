@@ -12,7 +12,7 @@ use belay_proto::wire::control::{
     Control, Ended, Hello, HelloAnswer, Renamed, Renew, Renewed, Run, Trust, Welcome,
 };
 use belay_proto::wire::open::{
-    Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, Resume, ResumeWindows,
+    Accepted, Deliver, DeliverAnswer, Join, Open, OpenAnswer, Opened, Resume, ResumeWindows,
 };
 use minicbor::Encoder;
 use minicbor::bytes::ByteVec;
@@ -159,13 +159,25 @@ pub(crate) fn open() -> impl Strategy<Value = Open> {
         stream,
     });
     let words = (any::<Option<String>>(), any::<Option<String>>(), any::<Option<String>>());
-    (words, option::of(login()), option::of(resume)).prop_map(
-        |((device, kind, break_glass), login, resume)| Open {
+    let ends = (option::of(resume), option::of(join()));
+    (words, option::of(login()), ends).prop_map(
+        |((device, kind, break_glass), login, (resume, join))| Open {
             device,
             kind,
             login,
             resume,
+            join,
             break_glass,
+        },
+    )
+}
+
+fn join() -> impl Strategy<Value = Join> {
+    (uuid(), any::<Option<u32>>(), any::<Option<bool>>()).prop_map(
+        |(session, terminal, read_only)| Join {
+            session: SessionId::from_uuid(session),
+            terminal,
+            read_only,
         },
     )
 }
@@ -204,7 +216,7 @@ pub(crate) fn deliver_answer() -> impl Strategy<Value = DeliverAnswer> {
 pub(crate) fn grant() -> impl Strategy<Value = Grant> {
     let who = (uuid(), uuid(), uuid(), user_name(), login());
     let again = (any::<Option<bool>>(), option::of(windows()), any::<Option<bool>>());
-    let again = (again.0, again.1, again.2, any::<Option<Vec<String>>>());
+    let again = (again.0, again.1, again.2, any::<Option<Vec<String>>>(), option::of(join()));
     let what = (text(), vec(text(), 0..5), any::<Option<Vec<String>>>(), again);
     (any::<u16>(), who, what, (time(), time(), time())).prop_map(
         |(version, (session, device, user, user_name, login), what, (issued, open_by, ends))| {
@@ -225,6 +237,7 @@ pub(crate) fn grant() -> impl Strategy<Value = Grant> {
                 windows: what.3.1,
                 anew: what.3.2,
                 recipients: what.3.3,
+                joins: what.3.4,
             }
         },
     )

@@ -10,6 +10,7 @@ mod body;
 mod devices;
 mod evidence;
 mod gate;
+mod joinable;
 mod kill;
 mod readings;
 mod recordings;

@@ -1,6 +1,7 @@
 //! `/v1/sessions`, open ones, `/v1/sessions/{session}`, one, and `/v1/sessions/all`, those that were.
 //!
-//! Everybody has their own; who manages people or reads evidence has everybody's. That somebody reads
+//! Everybody has their own, and those open ones that they may join ([`super::joinable`]); who manages
+//! people or reads evidence has everybody's. That somebody reads
 //! what others did is on record before they have it; what is open now is no evidence.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +9,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, Path, State};
-use belay_proto::api::{MAX_SESSIONS, Session, SessionOver, SessionsPage, SessionsRequest};
+use belay_proto::api::{
+    Guest, Joins, MAX_SESSIONS, Session, SessionOver, SessionsPage, SessionsRequest,
+};
 use belay_proto::error_line::printable;
 use belay_proto::ids::{DeviceId, SessionId, UserId};
 use belay_proto::names::{DeviceName, UserName};
@@ -18,7 +21,7 @@ use belay_proto::refusal::{Code, Refused};
 use tokio::task::spawn_blocking;
 
 use super::body::Strict;
-use super::{Api, Caller, Failure};
+use super::{Api, Caller, Failure, joinable};
 use crate::recordings::Standing;
 use crate::store::{EventKind, Over, Passed, Past, SessionRecord, StoreError, Whose};
 
@@ -26,8 +29,10 @@ pub(super) async fn list(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
 ) -> Result<Json<Vec<Session>>, Failure> {
-    let whose = if reads_all(&caller) { Whose::All } else { Whose::User(caller.user.id) };
-    let sessions = api.store.open_sessions(whose).await.map_err(store)?;
+    let mut sessions = api.store.open_sessions(Whose::All).await.map_err(store)?;
+    if !reads_all(&caller) {
+        sessions = joinable::known(&api, &caller, sessions).await.map_err(store)?;
+    }
     Ok(Json(shown(&api, sessions).await?))
 }
 
@@ -41,8 +46,11 @@ pub(super) async fn one(
         return Err(unknown(Code::BadRequest).into());
     };
     let found = api.store.session(id).await.map_err(store)?;
-    let found = found.filter(|found| found.user == caller.user.id || reads_all(&caller));
-    let shown = shown(&api, found.into_iter().collect()).await?.pop();
+    let mut found: Vec<_> = found.into_iter().collect();
+    if !reads_all(&caller) {
+        found = joinable::known(&api, &caller, found).await.map_err(store)?;
+    }
+    let shown = shown(&api, found).await?.pop();
     match shown {
         Some(session) => Ok(Json(session)),
         None => Err(caller.refuse(&api, unknown(Code::SessionOver)).await),
@@ -137,6 +145,7 @@ async fn shown(api: &Arc<Api>, sessions: Vec<SessionRecord>) -> Result<Vec<Sessi
     let users = api.store.users().await.map_err(store)?;
     let users: BTreeMap<_, _> = users.into_iter().map(|user| (user.id, user.name)).collect();
     let devices = device_names(api, &sessions).await?;
+    let guests = guests(api, &sessions, &users).await?;
     let recordings = Arc::clone(&api.recordings);
     let looking = spawn_blocking(move || {
         let with = sessions.into_iter().map(|session| {
@@ -150,9 +159,29 @@ async fn shown(api: &Arc<Api>, sessions: Vec<SessionRecord>) -> Result<Vec<Sessi
         Refused::new(Code::Internal, "sessions cannot be listed", "look at the relay's log")
     })?;
     let shown = looked.into_iter().filter_map(|(session, standing)| {
-        show(api, session, recording(standing), (&users, &devices))
+        let guests = guests.get(&session.id).cloned().unwrap_or_default();
+        show(api, session, recording(standing), (&users, &devices), guests)
     });
     Ok(shown.collect())
+}
+
+/// Who has joined which of these sessions.
+async fn guests(
+    api: &Api,
+    sessions: &[SessionRecord],
+    users: &BTreeMap<UserId, UserName>,
+) -> Result<BTreeMap<SessionId, Vec<Guest>>, Failure> {
+    let wanted: BTreeSet<_> = sessions.iter().map(|session| session.id).collect();
+    let mut guests: BTreeMap<SessionId, Vec<Guest>> = BTreeMap::new();
+    for guest in api.store.open_sessions(Whose::Joining).await.map_err(store)? {
+        let Some((join, user)) = guest.joins.zip(users.get(&guest.user)) else { continue };
+        if wanted.contains(&join.session) {
+            let may_type = join.may_type();
+            let guest = Guest { user: user.clone(), session: guest.id, may_type };
+            guests.entry(join.session).or_default().push(guest);
+        }
+    }
+    Ok(guests)
 }
 
 /// Devices looked up one by one; of more the whole list is read.
@@ -182,6 +211,7 @@ fn show(
     session: SessionRecord,
     recording: String,
     (users, devices): Names<'_>,
+    joined_by: Vec<Guest>,
 ) -> Option<Session> {
     let live = api.presence.attached(session.id);
     let Passed { up, down } = live.unwrap_or_default();
@@ -205,6 +235,8 @@ fn show(
         recording: Some(recording),
         break_glass: session.break_glass,
         watched_by: watched_by.iter().filter_map(|who| users.get(who).cloned()).collect(),
+        joins: session.joins.map(|join| Joins { session: join.session, may_type: join.may_type() }),
+        joined_by,
     })
 }
 

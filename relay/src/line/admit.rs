@@ -21,7 +21,7 @@ use belay_tunnel::framed::{self, Messages};
 use belay_tunnel::pki::{Identity, PeerCertificate};
 
 use super::Shared;
-use super::registry::next_epoch;
+use super::registry::{Able, next_epoch};
 use crate::store::{DeviceRecord, Event, EventKind, UserRecord};
 
 /// A connection that may stay.
@@ -50,11 +50,7 @@ pub(super) struct AdmittedDevice {
     pub(super) run: Option<Run>,
     /// From one answer to the next question.
     pub(super) ask_every: Duration,
-    /// It can give a session to another client.
-    pub(super) attaches: bool,
-    pub(super) records: bool,
-    /// And what is typed, where it records.
-    pub(super) records_input: bool,
+    pub(super) able: Able,
     pub(super) control: Control,
 }
 
@@ -152,9 +148,7 @@ enum Who {
         sessions: BTreeSet<SessionId>,
         run: Option<Run>,
         ask_every: Duration,
-        attaches: bool,
-        records: bool,
-        records_input: bool,
+        able: Able,
         version: u16,
     },
     Client {
@@ -199,9 +193,7 @@ impl Who {
                 sessions,
                 run,
                 ask_every,
-                attaches,
-                records,
-                records_input,
+                able,
                 version: _,
             } => Admitted::Device(AdmittedDevice {
                 record,
@@ -214,9 +206,7 @@ impl Who {
                 sessions,
                 run,
                 ask_every,
-                attaches,
-                records,
-                records_input,
+                able,
                 control,
             }),
             Self::Client { user, version: _ } => Admitted::Client(AdmittedClient { user, control }),
@@ -261,10 +251,7 @@ async fn judge(carrier: &Carrier, shared: &Shared, hello: Hello) -> Result<Who, 
                 renew_only: certificate.not_after < now,
                 clock_ahead: theirs.correction_from(now),
                 known_as: hello.name.clone(),
-                attaches: says(&hello, capability::ATTACH),
-                records_input: says(&hello, capability::RECORD_INPUT),
-                records: says(&hello, capability::RECORD)
-                    && (shared.limits.recipients.is_empty() || says(&hello, capability::SEAL)),
+                able: able(&hello, shared),
                 sessions,
                 run: hello.run,
                 ask_every: ask_every(&hello),
@@ -317,6 +304,16 @@ async fn judge(carrier: &Carrier, shared: &Shared, hello: Hello) -> Result<Who, 
 
 fn says(hello: &Hello, wanted: &str) -> bool {
     hello.capabilities.iter().flatten().any(|capability| capability == wanted)
+}
+
+fn able(hello: &Hello, shared: &Shared) -> Able {
+    let seals = || shared.limits.recipients.is_empty() || says(hello, capability::SEAL);
+    Able {
+        attaches: says(hello, capability::ATTACH),
+        records: says(hello, capability::RECORD) && seals(),
+        records_input: says(hello, capability::RECORD_INPUT),
+        joins: says(hello, capability::JOIN),
+    }
 }
 
 fn agreed_version(hello: &Hello) -> Result<u16, Refused> {

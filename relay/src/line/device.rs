@@ -66,9 +66,7 @@ pub(super) async fn begin(
         sessions,
         run,
         ask_every,
-        attaches,
-        records,
-        records_input,
+        able,
         mut control,
     } = admitted;
     let peer = carrier.remote_address();
@@ -113,7 +111,7 @@ pub(super) async fn begin(
         clock_ahead,
         named,
         run.map(|run| run.this),
-        (attaches, records, records_input),
+        able,
     ));
     device.ask_every(ask_every);
     for ended in over {

@@ -159,7 +159,7 @@ fn unreadable(shared: &Shared, whose: Whose, error: &StoreError) -> Judged {
         Whose::User(user) => session.user == user,
         Whose::Device(device) => session.device == device,
         Whose::One(id) => session.id == id,
-        Whose::DueBefore(_) => false,
+        Whose::Joining | Whose::DueBefore(_) => false,
     };
     let reason = Refused::from(error);
     for session in shared.registry.all_sessions().iter().filter(|session| concerns(session)) {

@@ -93,6 +93,8 @@ kinds! {
     SessionResumed = "session-resumed",
     /// Another client of its person has it from now on, on a fresh stream.
     SessionTakenOver = "session-taken-over",
+    /// Somebody else joins one of its terminals, with a session of their own.
+    SessionJoined = "session-joined",
     /// Somebody ends a session for good, and says why. It is closed after this.
     SessionKilled = "session-killed",
     /// A session ended.

@@ -49,6 +49,7 @@ pub(super) fn migrator() -> Migrator {
         step(6, "killed", include_str!("../../migrations/sqlite/0006_killed.sql")),
         step(7, "grants", include_str!("../../migrations/sqlite/0007_grants.sql")),
         step(8, "retention", include_str!("../../migrations/sqlite/0008_retention.sql")),
+        step(9, "joins", include_str!("../../migrations/sqlite/0009_joins.sql")),
         step(10, "break-glass", include_str!("../../migrations/sqlite/0010_break_glass.sql")),
     ])
 }

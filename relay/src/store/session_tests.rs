@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use belay_proto::ids::SessionId;
 use belay_proto::limits::DEVICE_SESSIONS;
 use belay_proto::time::UnixTime;
+use belay_proto::wire::open::Join;
 
 use super::tests::{Fixture, LATER, NOW, fixture, like, name};
 use super::*;
@@ -36,6 +37,7 @@ fn session(f: &Fixture, device: DeviceId, n: u8) -> SessionRecord {
         passed: Passed::default(),
         killed: None,
         break_glass: None,
+        joins: None,
     }
 }
 
@@ -233,4 +235,21 @@ async fn a_session_outlives_the_relays_process() {
     f.store.close().await;
     let store = Store::open(f.dir.path()).await.unwrap();
     assert_eq!(store.open_sessions(Whose::All).await.unwrap(), [opened]);
+}
+
+#[tokio::test]
+async fn what_a_session_joins_is_kept_and_both_are_told() {
+    let f = fixture().await;
+    let pump = device(&f, 1).await;
+    let host = f.open(pump, 1).await;
+    for (n, terminal, read_only) in [(2, None, None), (3, Some(7), Some(true))] {
+        let joins = Some(Join { session: host.id, terminal, read_only });
+        let guest = SessionRecord { joins, actions: vec!["join".into()], ..session(&f, pump, n) };
+        let (opened, joined) =
+            (guest.event(EventKind::SessionOpened), host.event(EventKind::SessionJoined));
+        f.store.join_session(guest.clone(), opened, joined).await.unwrap();
+        assert_eq!(f.session(n).await, guest);
+    }
+    assert_eq!(f.told(1).await, ["session-opened", "session-joined", "session-joined"]);
+    assert_eq!(f.open_ids(Whose::Joining).await, [id(2), id(3)]);
 }

@@ -9,6 +9,7 @@ use belay_proto::ids::{DeviceId, SessionId, UserId};
 use belay_proto::limits::DEVICE_SESSIONS;
 use belay_proto::names::Login;
 use belay_proto::time::UnixTime;
+use belay_proto::wire::open::Join;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::rows::{column, count, device_id, parse, seconds, session_id, time, user_id};
@@ -18,7 +19,7 @@ use super::{Change, Event, EventKind, Store, StoreError};
 macro_rules! columns {
     () => {
         "id, user_id, device, login, kind, actions, opened, ends, closed, why, attachments, stream,
-         bytes_up, bytes_down, killed, break_glass"
+         bytes_up, bytes_down, killed, break_glass, joins, joins_terminal, joins_read_only"
     };
 }
 
@@ -62,6 +63,8 @@ pub struct SessionRecord {
     pub killed: Option<String>,
     /// Why its user broke the glass, when they did ([`belay_proto::policy::BreakGlass`]).
     pub break_glass: Option<String>,
+    /// The terminal of another session that it joins.
+    pub joins: Option<Join>,
 }
 
 /// How a session came to its end.
@@ -106,6 +109,8 @@ pub enum Whose {
     Device(DeviceId),
     /// This one.
     One(SessionId),
+    /// Those that join another.
+    Joining,
     /// Those that had to end before this.
     DueBefore(UnixTime),
 }
@@ -139,6 +144,25 @@ impl Store {
         event: Event,
     ) -> Result<(), OpenSessionError> {
         self.write(move |tx| Box::pin(async move { tx.open_session(&new, &event).await })).await
+    }
+
+    /// The same of a session that joins another; `joined` is what stands in the record of that one.
+    ///
+    /// # Errors
+    /// As [`Self::open_session`].
+    pub async fn join_session(
+        &self,
+        new: SessionRecord,
+        event: Event,
+        joined: Event,
+    ) -> Result<(), OpenSessionError> {
+        self.write(move |tx| {
+            Box::pin(async move {
+                tx.open_session(&new, &event).await?;
+                Ok(tx.append(&joined).await?)
+            })
+        })
+        .await
     }
 
     /// The session with this id, open or not.
@@ -261,8 +285,9 @@ impl Tx {
             return Err(OpenSessionError::DeviceFull);
         }
         sqlx::query(
-            "INSERT INTO sessions (id, user_id, device, login, kind, actions, opened, ends, break_glass)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            "INSERT INTO sessions (id, user_id, device, login, kind, actions, opened, ends, break_glass,
+                                   joins, joins_terminal, joins_read_only)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         )
         .bind(new.id.as_bytes().as_slice())
         .bind(new.user.as_bytes().as_slice())
@@ -273,6 +298,9 @@ impl Tx {
         .bind(seconds(new.opened))
         .bind(seconds(new.ends))
         .bind(new.break_glass.as_deref())
+        .bind(new.joins.as_ref().map(|join| join.session.as_bytes().to_vec()))
+        .bind(new.joins.as_ref().and_then(|join| join.terminal).map(i64::from))
+        .bind(new.joins.as_ref().map(|join| i64::from(!join.may_type())))
         .execute(&mut self.conn)
         .await
         .map_err(doing())?;
@@ -445,6 +473,9 @@ pub(super) async fn open_of(
         Whose::One(id) => {
             sqlx::query(select!("WHERE closed IS NULL AND id = $1")).bind(id.as_bytes().as_slice())
         }
+        Whose::Joining => {
+            sqlx::query(select!("WHERE closed IS NULL AND joins IS NOT NULL ORDER BY opened, id"))
+        }
         Whose::DueBefore(at) => {
             sqlx::query(select!("WHERE closed IS NULL AND ends < $1 ORDER BY opened, id"))
                 .bind(seconds(*at))
@@ -480,7 +511,20 @@ pub(super) fn record(row: &SqliteRow) -> Result<SessionRecord, StoreError> {
         passed: Passed { up: number("bytes_up")?, down: number("bytes_down")? },
         killed: column(row, "killed")?,
         break_glass: column(row, "break_glass")?,
+        joins: joins(row)?,
     })
+}
+
+fn joins(row: &SqliteRow) -> Result<Option<Join>, StoreError> {
+    let Some(session) = column::<Option<&[u8]>>(row, "joins")? else { return Ok(None) };
+    let terminal = column::<Option<i64>>(row, "joins_terminal")?.map(u32::try_from).transpose();
+    let read_only = column::<Option<i64>>(row, "joins_read_only")?;
+    Ok(Some(Join {
+        session: session_id(session)?,
+        terminal: terminal.map_err(|_| StoreError::Unreadable("joins_terminal"))?,
+        // What cannot be told may not type.
+        read_only: (read_only != Some(0)).then_some(true),
+    }))
 }
 
 fn doing() -> impl Fn(sqlx::Error) -> StoreError {

@@ -14,7 +14,7 @@ use belay_proto::version;
 use belay_proto::wire::control::{Control, Ended, Hello, HelloAnswer, capability};
 use belay_proto::wire::frame::decode_payload;
 use belay_proto::wire::open::{
-    Accepted, Deliver, DeliverAnswer, Open, OpenAnswer, Opened, Resume, kind,
+    Accepted, Deliver, DeliverAnswer, Join, Open, OpenAnswer, Opened, Resume, kind,
 };
 use belay_relay::ca::Authority;
 use belay_relay::config::{self, Config};
@@ -495,6 +495,21 @@ impl Client {
             ..Open::default()
         })
         .await
+    }
+
+    /// Asks for a session that joins another.
+    pub(crate) async fn joins(&self, join: Join) -> Result<(Opened, Stream), Refused> {
+        let open = Open { kind: Some(kind::SSH.to_owned()), ..Open::default() };
+        self.joins_as(join, open).await
+    }
+
+    /// The same, saying this of the session that is joined.
+    pub(crate) async fn joins_as(
+        &self,
+        join: Join,
+        open: Open,
+    ) -> Result<(Opened, Stream), Refused> {
+        self.asks(&Open { join: Some(join), ..open }).await
     }
 
     pub(crate) async fn resumes(

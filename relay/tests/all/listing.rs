@@ -21,7 +21,8 @@ async fn all(site: &Site, who: (UserId, &str), request: Value) -> SessionsPage {
 async fn an_open_session_is_listed_as_it_stands_with_what_has_passed_by_now() {
     let (site, pump) = standard("").await;
     let ida = site.add_person("ida", vec![Role::Auditor]).await;
-    let eve = site.add_person("eve", vec![crate::routes::engineer_role()]).await;
+    // One of that device and login would see it, for they may join it (`join`).
+    let eve = site.add_person("eve", vec![crate::join::engineer("bergen", "support")]).await;
     let device = site.line(&pump, &[]).await;
     let Open1 { id, client, mut near, mut far } = opened(&site, &device).await;
     both_ways(&mut near, &mut far, b"five+").await;

@@ -79,6 +79,13 @@ impl<'a> Desk<'a> {
         waited.with_context(|| self.screen(name).unwrap_or_default())
     }
 
+    /// Gives a window another size.
+    pub(crate) fn resize(&self, name: &str, columns: u32, rows: u32) -> Result<()> {
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        self.tmux(&["resize-window", "-t", name, "-x", &columns, "-y", &rows])?;
+        Ok(())
+    }
+
     fn pid(&self, name: &str) -> Result<Pid> {
         let pid = self.tmux(&["display-message", "-p", "-t", name, "#{pane_pid}"])?;
         Ok(Pid::from_raw(pid.trim().parse()?))

@@ -21,7 +21,7 @@ use crate::span;
 /// Arguments.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Lists your own, and everybody's for an auditor or administrator. A session without a client waits for it: belay and ssh take theirs up again by themselves, and belay attach takes up the terminals of one whose client is gone.\n\nExample:\n  belay sessions\n  belay sessions --device pump-17 --state detached\n  belay sessions --all --user anna --since 2d --json"
+    after_help = "Lists your own and those you may join, and everybody's for an auditor or administrator. A session without a client waits for it: belay and ssh take theirs up again by themselves, and belay attach takes up the terminals of one whose client is gone.\n\nExample:\n  belay sessions\n  belay sessions --device pump-17 --state detached\n  belay sessions --all --user anna --since 2d --json"
 )]
 pub struct Args {
     /// Only sessions on this device

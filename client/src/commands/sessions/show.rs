@@ -1,6 +1,6 @@
 //! Sessions as a table.
 
-use belay_proto::api::Session;
+use belay_proto::api::{Guest, Session};
 use belay_proto::error_line::printable;
 use belay_proto::time::UnixTime;
 
@@ -48,17 +48,26 @@ fn row(session: &Session, times: Vec<String>) -> Vec<String> {
     row
 }
 
-/// Its recording, why it need not have one, and who looks on.
+/// Its recording, why it need not have one, and who else sees what happens in it.
 fn recording(session: &Session) -> String {
-    let mut recording = session.recording.clone().unwrap_or_else(|| "?".to_owned());
+    let mut text = session.recording.clone().unwrap_or_else(|| "?".to_owned());
     if let Some(reason) = session.break_glass.as_deref().map(printable) {
-        recording.push_str(&format!(", GLASS BROKEN: {reason}"));
+        text.push_str(&format!(", GLASS BROKEN: {reason}"));
     }
-    if session.watched_by.is_empty() {
-        return recording;
+    if !session.watched_by.is_empty() {
+        let names: Vec<_> = session.watched_by.iter().map(ToString::to_string).collect();
+        text.push_str(&format!(", watched by {}", names.join(", ")));
     }
-    let names: Vec<_> = session.watched_by.iter().map(ToString::to_string).collect();
-    format!("{recording}, watched by {}", names.join(", "))
+    if !session.joined_by.is_empty() {
+        let how = |may_type| if may_type { "may type" } else { "looks on" };
+        let one = |guest: &Guest| format!("{} ({})", guest.user, how(guest.may_type));
+        let guests: Vec<_> = session.joined_by.iter().map(one).collect();
+        text.push_str(&format!(", joined by {}", guests.join(", ")));
+    }
+    if let Some(joins) = &session.joins {
+        text.push_str(&format!(", joins {}", joins.session));
+    }
+    text
 }
 
 fn state(session: &Session) -> String {
@@ -96,7 +105,7 @@ fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use belay_proto::api::SessionOver;
+    use belay_proto::api::{Joins, SessionOver};
 
     use super::super::filter::Filter;
     use super::*;
@@ -120,6 +129,8 @@ mod tests {
             recording: Some("unfinished".into()),
             break_glass: None,
             watched_by: Vec::new(),
+            joins: None,
+            joined_by: Vec::new(),
         }
     }
 
@@ -160,6 +171,16 @@ mod tests {
         let broken = Session { break_glass: Some("pump stands still".into()), ..session() };
         let text = open(&[broken], NOW);
         assert!(text.contains("unfinished, GLASS BROKEN: pump stands still"), "{text}");
+    }
+
+    #[test]
+    fn who_has_joined_and_what_is_joined_is_named() {
+        let guest = Guest { user: "olga".parse().unwrap(), session: session().id, may_type: false };
+        let joined = Session { joined_by: vec![guest], ..session() };
+        assert!(open(&[joined], NOW).contains("unfinished, joined by olga (looks on)"));
+        let joins = Some(Joins { session: session().id, may_type: true });
+        let text = open(&[Session { joins, ..session() }], NOW);
+        assert!(text.contains(&format!("unfinished, joins {}", session().id)), "{text}");
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod modes;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::CommandExt as _;
 
 use portable_pty::{CommandBuilder, PtyPair, PtySize, native_pty_system};
 use rustix::termios::Winsize;
@@ -119,6 +121,38 @@ impl Opened {
             tty: self.tty,
             pid: child.id(),
             leader: Leader { child: *child, deaths },
+        })
+    }
+}
+
+impl Opened {
+    /// Joins this terminal to another session's, over the socket to that one's worker.
+    pub(super) fn start_joining(self, host: OwnedFd) -> io::Result<Running> {
+        // Before the child exists, or its death could be missed.
+        let deaths = signal(SignalKind::child())?;
+        // As the login user, who owns it: our own copies end with the library's.
+        let terminal = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOCTTY | libc::O_CLOEXEC)
+            .open(&self.tty)?;
+        let mut command = std::process::Command::new(OURSELVES);
+        let child = command
+            .arg0("belay-agent")
+            .arg("join-helper")
+            .env_clear()
+            .current_dir("/")
+            .stdin(host)
+            .stdout(terminal.try_clone()?)
+            .stderr(terminal)
+            .spawn()?;
+        // What it holds of theirs would hide their end.
+        drop(command);
+        Ok(Running {
+            master: sys::watch(self.master, Interest::READABLE | Interest::WRITABLE)?,
+            tty: self.tty,
+            pid: child.id(),
+            leader: Leader { child, deaths },
         })
     }
 }

@@ -49,6 +49,15 @@ pub(super) fn fact(
         WorkerEvent::PtyOpened { channel, tty, .. } => {
             Some(Fact::new("pty").number("channel", *channel).text("tty", tty))
         }
+        WorkerEvent::GuestJoined { terminal, user, session, may_type } => {
+            let how = if *may_type { "may type" } else { "looks on" };
+            let fact = Fact::new("joined").text("user", user).text("session", session);
+            Some(fact.number("terminal", *terminal).text("how", how))
+        }
+        WorkerEvent::GuestLeft { terminal, user, session } => {
+            let fact = Fact::new("left").text("user", user).text("session", session);
+            Some(fact.number("terminal", *terminal))
+        }
         WorkerEvent::Started { .. }
         | WorkerEvent::Refused { .. }
         | WorkerEvent::PtyClosed { .. }

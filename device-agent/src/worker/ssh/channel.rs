@@ -22,14 +22,15 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::environment::{self, ClientEnv, Sources};
-use super::pump::{Input, STDERR, inward, outward, outward_seen, outward_told};
+use super::pump::{Input, STDERR, inward, outward, outward_told};
 use super::registry::Entry;
+use super::seen::{self, Shown};
 use crate::worker::gate::Admitted;
 use crate::worker::limits::{PTY_DRAIN, RESIZE_INTERVAL};
 use crate::worker::process::{self, Ended, Program};
 use crate::worker::pty::{self, Terminal};
 use crate::worker::record::Track;
-use crate::worker::terminals::{Ask, Held, Parts};
+use crate::worker::terminals::{Ask, Fit, Held, Parts};
 
 /// A program as the client asked for it.
 pub(super) enum Asked {
@@ -38,6 +39,8 @@ pub(super) enum Asked {
     Sftp,
     /// One of the session's terminals, by its number.
     Attach(u32),
+    /// The terminal of another session that this one joins.
+    Join,
 }
 
 /// How a channel came to its end.
@@ -61,12 +64,15 @@ enum Turn {
 
 impl Asked {
     /// `recorded`: so is the session.
-    fn program(&self, recorded: bool) -> Program<'_> {
+    fn program(&self, recorded: bool) -> io::Result<Program<'_>> {
         match self {
-            // Attaching starts nothing.
-            Self::Shell | Self::Attach(_) => Program::Shell,
-            Self::Command(command) => Program::Command(command),
-            Self::Sftp => Program::Sftp { ledger: recorded },
+            Self::Shell => Ok(Program::Shell),
+            Self::Command(command) => Ok(Program::Command(command)),
+            Self::Sftp => Ok(Program::Sftp { ledger: recorded }),
+            // Neither starts anything of its own.
+            Self::Attach(_) | Self::Join => {
+                Err(io::Error::other("it needs a terminal on your side"))
+            }
         }
     }
 }
@@ -138,7 +144,7 @@ impl Job {
     async fn on_pipes(&mut self) -> std::io::Result<Option<Ended>> {
         let env = self.environment(None);
         let recorded = self.shared.events.recorder().is_on();
-        let program = self.asked.program(recorded);
+        let program = self.asked.program(recorded)?;
         let track = self.track();
         let mut piped = process::start(&self.leave, &program, self.shared.account(), env)?;
         let pid = piped.child.id();
@@ -202,7 +208,7 @@ impl Job {
                 Some(recorder.command(channel, Some(&command.to_string_lossy())))
             }
             Asked::Sftp => Some(recorder.files(channel)),
-            Asked::Attach(_) => None,
+            Asked::Attach(_) | Asked::Join => None,
         }
     }
 
@@ -210,18 +216,31 @@ impl Job {
     async fn on_terminal(&mut self, terminal: &Terminal, leave: &Admitted) -> io::Result<Outcome> {
         let held = match &self.asked {
             Asked::Attach(number) => self.attach(*number, terminal).await?,
-            Asked::Shell | Asked::Command(_) | Asked::Sftp => self.open(terminal, leave).await?,
+            Asked::Shell | Asked::Command(_) | Asked::Sftp | Asked::Join => {
+                self.open(terminal, leave).await?
+            }
         };
         self.drive(held).await
     }
 
     async fn open(&self, terminal: &Terminal, leave: &Admitted) -> io::Result<Held> {
         let opened = pty::open(leave, terminal)?;
-        let env = self.environment(Some((&terminal.term, &opened.tty)));
-        let running = opened.start(&self.asked.program(false), self.shared.account(), env)?;
-        let command = match &self.asked {
-            Asked::Command(command) => Some(command.to_string_lossy().into_owned()),
-            Asked::Shell | Asked::Sftp | Asked::Attach(_) => None,
+        let (running, command) = match (&self.asked, &self.shared.session.joins) {
+            (Asked::Join, Some(joins)) => {
+                let host = joins.take().ok_or_else(|| {
+                    io::Error::other("this session has joined already: belay attach takes it up")
+                })?;
+                (opened.start_joining(host)?, Some(joins.words()))
+            }
+            (asked, _) => {
+                let env = self.environment(Some((&terminal.term, &opened.tty)));
+                let running = opened.start(&asked.program(false)?, self.shared.account(), env)?;
+                let command = match asked {
+                    Asked::Command(command) => Some(command.to_string_lossy().into_owned()),
+                    Asked::Shell | Asked::Sftp | Asked::Attach(_) | Asked::Join => None,
+                };
+                (running, command)
+            }
         };
         let vanished = Arc::clone(&self.entry.vanished);
         let of = (self.leave.channel(), terminal.term.as_str(), vanished);
@@ -280,12 +299,14 @@ impl Job {
 
     async fn turn(&self, parts: Parts<'_>) -> io::Result<Turn> {
         let (entry, leave, client) = (&self.entry, &self.leave, &self.client);
-        let Parts { master, leader, screen, track, asks, pid } = parts;
+        let Parts { master, leader, screen, track, asks, guests, pid } = parts;
         let Some(io) = master else { return Ok(Turn::Closed) };
+        let fit = guests.fit();
         let mut input = pin!(inward(&entry.queue, io, leave, Input::Terminal(track)));
-        let mut output = pin!(outward_seen(io, client, leave, screen, track));
+        let shown = Shown { source: io, screen, track, guests };
+        let mut output = pin!(seen::outward(shown, client, leave));
         let mut signals = pin!(deliver_signals(entry, Some(pid)));
-        let mut sizes = pin!(deliver_sizes(entry, io, track));
+        let mut sizes = pin!(deliver_sizes(entry, io, track, &fit));
         // End of file from the client does nothing to a terminal, as in sshd.
         let (mut input_done, mut output_done) = (false, false);
         let ended = loop {
@@ -414,15 +435,14 @@ async fn deliver_sizes(
     entry: &Entry,
     terminal: &tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>,
     track: &Track,
+    fit: &Fit,
 ) {
     let mut sizes = entry.size.subscribe();
     while sizes.changed().await.is_ok() {
         let size = *sizes.borrow_and_update();
-        if let Some(size) = size {
-            match rustix::termios::tcsetwinsize(terminal.get_ref(), size) {
-                Ok(()) => track.resized(size),
-                Err(error) => tracing::debug!(%error, "the terminal's size stays"),
-            }
+        if size.is_some() {
+            fit.own(size);
+            fit.apply(terminal, track);
         }
         sleep(RESIZE_INTERVAL).await;
     }

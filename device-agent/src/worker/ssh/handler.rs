@@ -484,7 +484,11 @@ impl SshHandler for Handler {
         channel: ChannelId,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        self.start(channel, Request::Shell, Asked::Shell, session).await
+        let Some(joins) = &self.shared.session.joins else {
+            return self.start(channel, Request::Shell, Asked::Shell, session).await;
+        };
+        let words = joins.words();
+        self.start(channel, Request::Join(&words), Asked::Join, session).await
     }
 
     async fn exec_request(

@@ -17,6 +17,7 @@ mod queue;
 mod registry;
 mod relay;
 mod reverse;
+mod seen;
 mod spill;
 mod target;
 

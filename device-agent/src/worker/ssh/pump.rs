@@ -16,7 +16,6 @@ use crate::worker::gate::Admitted;
 use crate::worker::limits::COPY_CHUNK;
 use crate::worker::process::read_some;
 use crate::worker::record::{Lines, Said, Track};
-use crate::worker::terminals::{Screen, read_recorded, size_of};
 
 /// RFC 4254, section 5.2: `SSH_EXTENDED_DATA_STDERR`.
 pub(super) const STDERR: u32 = 1;
@@ -134,35 +133,5 @@ pub(super) async fn outward_told(
                 }
             }
         }
-    }
-}
-
-/// The same from a terminal, whose screen and recording see what the client gets.
-pub(super) async fn outward_seen(
-    source: &AsyncFd<OwnedFd>,
-    client: &ChannelWriteHalf<Msg>,
-    admitted: &Admitted,
-    screen: &mut Screen,
-    track: &Track,
-) {
-    let mut buffer = vec![0; COPY_CHUNK];
-    loop {
-        let read = tokio::select! {
-            biased;
-            read = read_recorded(source, &mut buffer, track) => read,
-            () = screen.paused() => {
-                screen.settle(size_of(source));
-                continue;
-            }
-        };
-        let Some(read) = read else { return };
-        let read = buffer.get(..read).unwrap_or_default();
-        track.output(read);
-        screen.push(read, || size_of(source));
-        admitted.sending();
-        if client.data_bytes(Bytes::copy_from_slice(read)).await.is_err() {
-            return;
-        }
-        admitted.sent(read.len() as u64);
     }
 }

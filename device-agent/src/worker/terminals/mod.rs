@@ -6,11 +6,15 @@
 //! its [`Screen`], so that the program goes on. Another channel gets it by asking whoever holds it.
 //!
 //! A terminal whose program has ended stays until a client was told how: only its device is closed.
+//! People of other sessions may be in one as well ([`guests`]).
 //! What it is not: it admits nobody (that is the gate's), and it knows no SSH.
 
+mod fit;
 mod flood;
+mod guests;
 mod minder;
 mod modes;
+mod notice;
 mod screen;
 
 use std::collections::BTreeMap;
@@ -20,16 +24,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::termios::{Winsize, tcgetwinsize, tcsetwinsize};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::event::WorkerEvent;
 use super::gate::{Denied, Events};
-use super::limits::{FAREWELL, HAND_OVER, RESIZE_INTERVAL, TERMINALS_MAX};
+use super::joining::Knock;
+use super::limits::{FAREWELL, GUESTS_MAX, HAND_OVER, RESIZE_INTERVAL, TERMINALS_MAX};
 use super::process::{Ended, read_some};
 use super::pty::{Leader, Running};
 use super::record::Track;
+pub(super) use fit::Fit;
+pub(super) use guests::{At, Guests};
+use guests::{Doorway, Seat, Who};
 pub(super) use screen::Screen;
 
 /// Who asks for a terminal, and where it is to go.
@@ -66,6 +75,7 @@ pub(super) struct Pty {
     track: Track,
     exit: Option<Ended>,
     asks: mpsc::Receiver<Ask>,
+    guests: Guests,
 }
 
 /// A terminal's parts, to be used at once.
@@ -75,13 +85,14 @@ pub(super) struct Parts<'a> {
     pub(super) screen: &'a mut Screen,
     pub(super) track: &'a Track,
     pub(super) asks: &'a mut mpsc::Receiver<Ask>,
+    pub(super) guests: &'a mut Guests,
     pub(super) pid: u32,
 }
 
 impl Pty {
     pub(super) fn parts(&mut self) -> Parts<'_> {
-        let Self { master, leader, screen, track, asks, pid, .. } = self;
-        Parts { master: master.as_ref(), leader, screen, track, asks, pid: *pid }
+        let Self { master, leader, screen, track, asks, guests, pid, .. } = self;
+        Parts { master: master.as_ref(), leader, screen, track, asks, guests, pid: *pid }
     }
 
     /// How its program ended, once it has.
@@ -92,31 +103,35 @@ impl Pty {
     /// What draws it for a client of this size. The program learns the size after that, so what it
     /// draws for it comes later; one on the other screen is made to draw in any case.
     pub(super) fn redraw(&mut self, size: Winsize) -> Vec<u8> {
-        let size = if size.ws_col == 0 || size.ws_row == 0 { self.size() } else { Some(size) };
-        match size {
+        let fit = self.guests.fit();
+        if size.ws_col != 0 && size.ws_row != 0 {
+            fit.own(Some(size));
+        }
+        match fit.size().or_else(|| self.size()) {
             Some(size) => self.screen.redraw(size),
             None => Vec::new(),
         }
     }
 
-    /// Gives the terminal its client's size.
+    /// Gives the terminal the size of the client it was drawn for, and of all others that see it.
     pub(super) async fn resize(&self, size: Winsize) {
         let Some(master) = &self.master else { return };
         if size.ws_col == 0 || size.ws_row == 0 {
             return;
         }
-        let set = |size| {
-            if let Err(error) = tcsetwinsize(master.get_ref(), size) {
+        let fit = self.guests.fit();
+        if let Some(size) = fit.size()
+            && self.screen.is_alternate()
+            && self.size() == Some(size)
+        {
+            // A program draws its screen anew when the size changes, and only then.
+            let less = Winsize { ws_row: size.ws_row.saturating_sub(1).max(1), ..size };
+            if let Err(error) = tcsetwinsize(master.get_ref(), less) {
                 tracing::debug!(%error, "the terminal's size stays");
             }
-        };
-        if self.screen.is_alternate() && self.size() == Some(size) {
-            // A program draws its screen anew when the size changes, and only then.
-            set(Winsize { ws_row: size.ws_row.saturating_sub(1).max(1), ..size });
             sleep(RESIZE_INTERVAL).await;
         }
-        set(size);
-        self.track.resized(size);
+        fit.apply(master, &self.track);
     }
 
     fn size(&self) -> Option<Winsize> {
@@ -145,6 +160,7 @@ pub(super) async fn read_recorded(
 struct Slot {
     about: About,
     asks: mpsc::Sender<Ask>,
+    doorway: Doorway,
     /// A client has it.
     attended: bool,
 }
@@ -153,6 +169,32 @@ struct Slot {
 struct Inner {
     slots: BTreeMap<u32, Slot>,
     last: u32,
+    /// Guests so far.
+    guests: u64,
+}
+
+impl Inner {
+    /// The one that is named, or the only one there is, or the only one for which `rather` holds.
+    fn choose(&self, named: Option<u32>, rather: fn(&Slot) -> bool) -> Result<&Slot, Denied> {
+        let all: Vec<&Slot> = self.slots.values().collect();
+        let list = || {
+            let words: Vec<_> = all.iter().map(|slot| slot.about.words()).collect();
+            words.join(", ")
+        };
+        let rather: Vec<_> = all.iter().filter(|slot| rather(slot)).collect();
+        match (named, all.as_slice(), rather.as_slice()) {
+            (_, [], _) => Err(Denied::because("this session has no terminal")),
+            (Some(number), _, _) => self.slots.get(&number).ok_or_else(|| {
+                Denied::because(format!("this session has no terminal {number}; it has {}", list()))
+            }),
+            (None, [only], _) => Ok(only),
+            (None, _, [only]) => Ok(only),
+            (None, _, _) => Err(Denied::because(format!(
+                "this session has several terminals, name one with --terminal: {}",
+                list()
+            ))),
+        }
+    }
 }
 
 /// See the module.
@@ -163,11 +205,22 @@ pub(super) struct Terminals {
     inner: Mutex<Inner>,
     count: watch::Sender<u32>,
     minders: Mutex<JoinSet<()>>,
+    /// Whose session it is.
+    host: String,
+    /// Whether it has terminals of its own, which others may join.
+    joinable: bool,
+    places: Arc<Semaphore>,
+    guests: Mutex<JoinSet<()>>,
 }
 
 impl Terminals {
-    pub(super) fn new(events: Events, keeps: bool) -> Arc<Self> {
+    /// Of a session of `host`'s; `joinable` when others may join its terminals.
+    pub(super) fn new(events: Events, keeps: bool, (host, joinable): (&str, bool)) -> Arc<Self> {
         Arc::new(Self {
+            host: host.to_owned(),
+            joinable,
+            places: Arc::new(Semaphore::new(GUESTS_MAX)),
+            guests: Mutex::default(),
             events,
             keeps,
             inner: Mutex::default(),
@@ -210,6 +263,7 @@ impl Terminals {
     ) -> Result<Held, Denied> {
         let Running { master, tty, pid, leader } = running;
         let (asks_to, asks) = mpsc::channel(1);
+        let (guests, doorway) = Guests::new(self.host.clone());
         let about = {
             let mut inner = self.lock();
             if inner.slots.len() >= TERMINALS_MAX {
@@ -219,7 +273,7 @@ impl Terminals {
             }
             inner.last += 1;
             let about = About { number: inner.last, command };
-            let slot = Slot { about: about.clone(), asks: asks_to, attended: true };
+            let slot = Slot { about: about.clone(), asks: asks_to, doorway, attended: true };
             inner.slots.insert(about.number, slot);
             about
         };
@@ -228,8 +282,10 @@ impl Terminals {
         let track =
             self.events.recorder().terminal(channel, (term, size), about.command.as_deref());
         let screen = Screen::new(size);
+        guests.fit().own(Some(size));
         let (master, exit) = (Some(master), None);
-        let pty = Pty { about, channel, tty, pid, master, leader, screen, track, exit, asks };
+        let pty =
+            Pty { about, channel, tty, pid, master, leader, screen, track, exit, asks, guests };
         let event = WorkerEvent::PtyOpened { channel, tty: pty.tty.clone(), pid };
         let held = Held { pty: Some(Box::new(pty)), room: Arc::clone(self), vanished };
         match self.events.send(event).await {
@@ -241,31 +297,38 @@ impl Terminals {
         }
     }
 
-    /// Which terminal a client means who names one, or none.
+    /// Which terminal a client means who names one, or none: the only one, or the only one that waits.
     pub(super) fn choose(&self, named: Option<u32>) -> Result<About, Denied> {
         let inner = self.lock();
-        let all: Vec<&Slot> = inner.slots.values().collect();
-        let list = || {
-            let words: Vec<_> = all.iter().map(|slot| slot.about.words()).collect();
-            words.join(", ")
-        };
-        let waiting: Vec<_> = all.iter().filter(|slot| !slot.attended).collect();
-        match (named, all.as_slice(), waiting.as_slice()) {
-            (_, [], _) => Err(Denied::because("this session has no terminal")),
-            (Some(number), _, _) => match inner.slots.get(&number) {
-                Some(slot) => Ok(slot.about.clone()),
-                None => Err(Denied::because(format!(
-                    "this session has no terminal {number}; it has {}",
-                    list()
-                ))),
-            },
-            (None, [only], _) => Ok(only.about.clone()),
-            (None, _, [only]) => Ok(only.about.clone()),
-            (None, _, _) => Err(Denied::because(format!(
-                "this session has several terminals, name one with --terminal: {}",
-                list()
-            ))),
+        let slot = inner.choose(named, |slot| !slot.attended)?;
+        Ok(slot.about.clone())
+    }
+
+    /// A seat at a terminal for somebody of another session who names one, or none: the only one.
+    pub(super) fn seat(&self, knock: Knock) -> Result<Seat, Denied> {
+        if !self.joinable {
+            return Err(Denied::because("this session itself joins another: join that one"));
         }
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return Err(Denied::because(format!("{GUESTS_MAX} people have joined this session")));
+        };
+        let mut inner = self.lock();
+        let slot = inner.choose(knock.join.terminal, |_| false)?;
+        let (terminal, doorway) = (slot.about.number, slot.doorway.clone());
+        if doorway.is_closed() {
+            return Err(Denied::because("the session's terminal has ended"));
+        }
+        inner.guests += 1;
+        let may_type = knock.join.may_type();
+        let who = Who { name: knock.name, session: knock.session, may_type };
+        Ok(Seat::new(who, terminal, inner.guests, doorway, place))
+    }
+
+    /// Serves a guest, until they or the terminal are gone.
+    pub(super) fn attend(&self, seat: Seat, socket: UnixStream) {
+        let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+        reap(&mut guests);
+        guests.spawn(seat.attend(socket, self.events.clone()));
     }
 
     /// Takes a terminal from whoever has it. `None` when it is gone.
@@ -301,6 +364,13 @@ impl Terminals {
         let mut minders =
             std::mem::take(&mut *self.minders.lock().unwrap_or_else(PoisonError::into_inner));
         minders.shutdown().await;
+        let mut guests =
+            std::mem::take(&mut *self.guests.lock().unwrap_or_else(PoisonError::into_inner));
+        let told = async { while guests.join_next().await.is_some() {} };
+        if timeout(FAREWELL, told).await.is_err() {
+            tracing::debug!("guests cut at the end of the session");
+        }
+        guests.shutdown().await;
     }
 
     fn attended(&self, number: u32, attended: bool) {
@@ -318,6 +388,7 @@ impl Terminals {
     async fn ended(&self, pty: &mut Pty, exit: Ended) {
         pty.track.ended(&exit);
         pty.exit = Some(exit);
+        pty.guests.end(guests::ENDED);
         let size = pty.size();
         pty.screen.settle(size);
         if pty.master.take().is_some() {
@@ -342,14 +413,18 @@ impl Terminals {
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut minders = self.minders.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some(ended) = minders.try_join_next() {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                tracing::error!(%error, "a terminal's task failed");
-            }
-        }
+        reap(&mut minders);
         minders.spawn(task);
+    }
+}
+
+fn reap(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.try_join_next() {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            tracing::error!(%error, "a terminal's task failed");
+        }
     }
 }
 

@@ -89,11 +89,18 @@ impl Screen {
     /// cursor, modes.
     pub(super) fn redraw(&mut self, size: Winsize) -> Vec<u8> {
         self.settle(Some(size));
+        self.drawn(true)
+    }
+
+    /// The same of a screen that has read everything, in the size it has, with or without what
+    /// scrolled off it.
+    pub(in crate::worker) fn drawn(&self, scrollback: bool) -> Vec<u8> {
         let (_, rows) = self.terminal.size();
         // What stands there is scrolled away, not erased: it is somebody's.
         let mut out = format!("\x1b[0m\x1b[{rows};1H{}\x1b[H\x1b[2J", "\n".repeat(rows));
         let primary = self.terminal.primary_screen();
         let history = primary.all_lines().count().saturating_sub(rows);
+        let history = if scrollback { history } else { 0 };
         for line in primary.all_lines().take(history) {
             draw(line, &mut out);
         }
@@ -108,6 +115,52 @@ impl Screen {
     /// Whether a program draws on the other screen, as editors do.
     pub(super) fn is_alternate(&self) -> bool {
         self.terminal.active_screen_kind() == ScreenKind::Alternate
+    }
+
+    /// Whether nothing is under way that something else would break into, once all was read.
+    pub(super) fn is_whole(&self) -> bool {
+        self.aside.is_empty()
+    }
+
+    /// Whether a program draws where it likes, so that a line more would move what it has drawn.
+    pub(super) fn has_its_own_ways(&self) -> bool {
+        self.is_alternate() || self.modes.has_margins()
+    }
+
+    /// Columns and rows.
+    pub(super) fn size(&self) -> (usize, usize) {
+        self.terminal.size()
+    }
+
+    /// What draws the line with the cursor in it on an empty line of a client's, and leaves cursor
+    /// and colours as they are here.
+    pub(super) fn current_line(&self) -> String {
+        let mut out = String::new();
+        let cursor = self.terminal.cursor();
+        if let Some(line) = self.terminal.screen().line(cursor.row) {
+            draw(line, &mut out);
+        }
+        let mut out = out.trim_end_matches(['\r', '\n']).to_owned();
+        out.push('\r');
+        if cursor.col > 0 {
+            out.push_str(&format!("\x1b[{}C", cursor.col));
+        }
+        if let Some(pen) = self.pen() {
+            out.push_str(&colours(&pen));
+        }
+        out
+    }
+
+    /// What the next character would look like. The library does not say: one like it is asked.
+    fn pen(&self) -> Option<avt::Pen> {
+        let (columns, rows) = self.terminal.size();
+        let mut asked = Terminal::new(columns, rows).ok()?;
+        asked.feed(self.terminal.dump().as_str());
+        // Wherever its margins let that be.
+        asked.feed("\x1b[H");
+        let at = asked.cursor();
+        asked.feed("x");
+        Some(*asked.screen().line(at.row)?.cells().get(at.col)?.pen())
     }
 
     fn fit(&mut self, size: Option<Winsize>) {

@@ -21,6 +21,19 @@ use super::Registry;
 /// A line that does not take them is ended; the device hears of them when it connects again.
 const MAX_ENDINGS: usize = 2 * DEVICE_SESSIONS;
 
+/// What its agent can do, as it says.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::line) struct Able {
+    /// Give a session to another client.
+    pub(in crate::line) attaches: bool,
+    /// Record sessions, as is wanted here.
+    pub(in crate::line) records: bool,
+    /// And what is typed, where it records.
+    pub(in crate::line) records_input: bool,
+    /// Let a session join a terminal of another.
+    pub(in crate::line) joins: bool,
+}
+
 /// A device's live line.
 pub(in crate::line) struct LiveDevice {
     pub(in crate::line) id: DeviceId,
@@ -36,12 +49,7 @@ pub(in crate::line) struct LiveDevice {
     named: Box<[SessionId]>,
     /// Which run of the agent holds it, when it says.
     pub(in crate::line) run: Option<RunId>,
-    /// It can give a session to another client.
-    pub(in crate::line) attaches: bool,
-    /// It can record sessions.
-    pub(in crate::line) records: bool,
-    /// And what is typed, where it records.
-    pub(in crate::line) records_input: bool,
+    pub(in crate::line) able: Able,
     orders: Mutex<Orders>,
     ordered: Notify,
     proven: AtomicBool,
@@ -100,7 +108,7 @@ impl LiveDevice {
         clock_ahead: i64,
         named: Box<[SessionId]>,
         run: Option<RunId>,
-        (attaches, records, records_input): (bool, bool, bool),
+        able: Able,
     ) -> Self {
         let now = clock::now();
         Self {
@@ -116,9 +124,7 @@ impl LiveDevice {
             round_trip_us: AtomicU32::new(u32::MAX),
             named,
             run,
-            attaches,
-            records,
-            records_input,
+            able,
             orders: Mutex::default(),
             ordered: Notify::new(),
             proven: AtomicBool::new(false),

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use crate::presence::{Presence, Present};
 use crate::store::Passed;
 use device::Awaited;
-pub(super) use device::{DeviceGuard, LiveDevice, Order};
+pub(super) use device::{Able, DeviceGuard, LiveDevice, Order};
 pub(super) use session::{Ending, Full, LiveSession, SessionGuard};
 
 /// A person's client connected now.

@@ -108,15 +108,8 @@ async fn line(of: DeviceId) -> Arc<LiveDevice> {
     let peer = ([192, 0, 2, 7], 1).into();
     let (carrier, _) =
         belay_tunnel::carrier::websocket::accepted(end, Vec::new(), peer, None).await;
-    Arc::new(LiveDevice::new(
-        of,
-        next_epoch(),
-        carrier,
-        0,
-        Box::default(),
-        None,
-        (false, false, false),
-    ))
+    let able = Able { attaches: false, records: false, records_input: false, joins: false };
+    Arc::new(LiveDevice::new(of, next_epoch(), carrier, 0, Box::default(), None, able))
 }
 
 #[tokio::test]

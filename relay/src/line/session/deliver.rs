@@ -82,8 +82,9 @@ pub(super) async fn deliver(
         resume: (which != Which::First).then_some(true),
         windows: Some(windows),
         anew: (which == Which::Fresh).then_some(true),
-        recipients: (line.records && !shared.limits.recipients.is_empty())
+        recipients: (line.able.records && !shared.limits.recipients.is_empty())
             .then(|| shared.limits.recipients.to_vec()),
+        joins: session.joins.clone(),
     };
     let signed = shared.authority.sign_grant(&grant).map_err(|error| {
         tracing::error!(%error, "cannot sign a grant");
@@ -115,9 +116,10 @@ fn obligations(shared: &Shared, line: &LiveDevice, session: &SessionRecord) -> O
     let wanted = shared.limits.recording;
     let is_lenient = wanted == Policy::Required && session.break_glass.is_some();
     let policy = if is_lenient { Policy::BestEffort } else { wanted };
-    let record = policy.obligation().filter(|_| line.records)?;
+    let record = policy.obligation().filter(|_| line.able.records)?;
     let seal = (!shared.limits.recipients.is_empty()).then_some(obligation::SEAL);
-    let input = (shared.limits.input && line.records_input).then_some(obligation::RECORD_INPUT);
+    let input =
+        (shared.limits.input && line.able.records_input).then_some(obligation::RECORD_INPUT);
     Some([record].into_iter().chain(seal).chain(input).map(str::to_owned).collect())
 }
 

@@ -3,12 +3,10 @@
 //! Asked anew whenever a session gets a stream and whenever a change concerns it: a role, a label
 //! or a standing may be another by then.
 
-use std::collections::BTreeSet;
-
 use belay_proto::api::DeviceStatus;
 use belay_proto::ids::UserId;
 use belay_proto::names::Login;
-use belay_proto::policy::{Allowed, BreakGlass, Facts, NoReason, decide};
+use belay_proto::policy::{Action, Allowed, BreakGlass, Decision, Facts, NoReason, decide};
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::open::Open;
 use belay_tunnel::clock;
@@ -59,8 +57,19 @@ pub(super) fn permitted(
 ) -> Result<Allowed, Refused> {
     standing(record)?;
     let break_glass = break_glass.is_some();
-    decide(&Facts { roles: &user.roles, labels: &record.labels, kind, login, break_glass })
+    decided(user, record, kind, login, break_glass)
         .map_err(|denied| Refused::new(denied.code, denied.cause, denied.remedy))
+}
+
+/// What the policy allows on a device, whatever its standing.
+pub(super) fn decided(
+    user: &UserRecord,
+    record: &DeviceRecord,
+    kind: &str,
+    login: &Login,
+    break_glass: bool,
+) -> Decision {
+    decide(&Facts { roles: &user.roles, labels: &record.labels, kind, login, break_glass })
 }
 
 /// Whether all that was granted to a session would be granted again, by what the store says now, and
@@ -90,8 +99,19 @@ pub(in crate::line) async fn still_allowed(
     let glass = session.break_glass.as_deref();
     let allowed = permitted(&user, &device, &session.kind, &session.login, glass);
     let allowed = allowed.map_err(|refused| changed(&refused))?;
-    let allowed: BTreeSet<_> = allowed.actions().iter().map(|action| action.token()).collect();
-    if let Some(lost) = session.actions.iter().find(|action| !allowed.contains(action.as_str())) {
+    if let Some(join) = &session.joins {
+        let host = shared.store.session(join.session).await.map_err(store)?;
+        if host.is_none_or(|host| host.over.is_some() || host.killed.is_some()) {
+            let cause = "the session it joined is over";
+            return Err(Refused::new(Code::SessionOver, cause, "see: belay sessions"));
+        }
+    }
+    let still = |action: &str| match Action::from_token(action) {
+        Some(Action::Join) => session.joins.is_some() && allowed.may_join(),
+        Some(action) => allowed.actions().contains(&action),
+        None => false,
+    };
+    if let Some(lost) = session.actions.iter().find(|action| !still(action)) {
         let refused = Refused::new(
             Code::NotAllowed,
             format!("your roles no longer allow {lost} here"),
@@ -148,7 +168,7 @@ pub(super) fn recordable(
     record: &DeviceRecord,
     limits: &Limits,
 ) -> Result<(), Refused> {
-    let how = match (line.records, limits.input && !line.records_input) {
+    let how = match (line.able.records, limits.input && !line.able.records_input) {
         (true, false) => return Ok(()),
         (true, true) => "recorded with what is typed",
         (false, _) if !limits.recipients.is_empty() => "recorded and sealed",

@@ -1,13 +1,14 @@
 //! Sessions: asked for, decided, recorded, granted, delivered, spliced; and again, when a stream
 //! was lost.
 //!
-//! `judge` says who may; `open` begins a session, `resume` gives one back, `take_over` gives it to
+//! `judge` says who may; `open` begins a session, of its own or to `join` another, `resume` gives one back, `take_over` gives it to
 //! another client of its person; `deliver` hands it to the device, with what the client said `early`;
 //! `pass` splices and settles what came of it. Its law: what the device hears of is durable before;
 //! the end of a stream is not the end of a session. What passes is opaque.
 
 mod deliver;
 mod early;
+mod join;
 mod judge;
 mod open;
 mod pass;

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use belay_proto::ids::SessionId;
 use belay_proto::limits::{DELIVER_DEADLINE, SESSION_MAX};
+use belay_proto::names::Login;
 use belay_proto::policy::BreakGlass;
 use belay_proto::recording::Policy;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::wire::control::Ended;
-use belay_proto::wire::open::Open;
+use belay_proto::wire::open::{Join, Open};
 use belay_tunnel::clock;
 use tokio::time::{Instant, timeout_at};
 
@@ -16,7 +17,7 @@ use super::super::Shared;
 use super::super::registry::LiveDevice;
 use super::deliver::{Delivered, NotTaken, Which, deliver};
 use super::early::Early;
-use super::{Caller, Taken, judge};
+use super::{Caller, Taken, join, judge};
 use crate::store::{
     DeviceRecord, Event, EventKind, OpenSessionError, Passed, SessionRecord, UserRecord,
 };
@@ -29,19 +30,27 @@ pub(super) async fn open(
     (id, early): (SessionId, &mut Early),
     event: &mut Event,
 ) -> Result<Taken, Refused> {
-    let missing = |what| Refused::new(Code::BadRequest, format!("no {what} named"), "name one");
-    let wanted = open.device.as_deref().ok_or_else(|| missing("device"))?;
-    let login = open.login.clone().ok_or_else(|| missing("login"))?;
-    let kind = open.kind.clone().ok_or_else(|| missing("session kind"))?;
     let glass = judge::break_glass(open)?;
     let glass = glass.as_ref().map(BreakGlass::as_str);
-    let user = judge::person(shared, caller.user.id).await?;
-    let record = judge::device(shared, wanted, &user).await?;
-    *event = event.clone().device(record.id);
-    let allowed = judge::permitted(&user, &record, &kind, &login, glass)?;
+    let (user, planned) = match &open.join {
+        None => own(open, caller, shared, (event, glass)).await?,
+        Some(join) => {
+            let user = judge::person(shared, caller.user.id).await?;
+            let planned = join::planned(open, join, &user, shared, (event, glass)).await?;
+            (user, planned)
+        }
+    };
+    let Planned { record, login, kind, actions, joins } = planned;
     let line = shared.registry.device(record.id).ok_or_else(|| judge::offline(&record))?;
     if shared.limits.recording == Policy::Required && glass.is_none() {
         judge::recordable(&line, &record, &shared.limits)?;
+    }
+    if joins.is_some() && !line.able.joins {
+        return Err(Refused::new(
+            Code::DeviceRefused,
+            format!("the agent of {} cannot let anybody join a session", record.name),
+            "upgrade it",
+        ));
     }
     let bounds = (shared.limits.sessions_per_device, shared.limits.sessions_per_user);
     let (guard, _) = shared
@@ -55,7 +64,7 @@ pub(super) async fn open(
         device: record.id,
         login,
         kind,
-        actions: allowed.actions().iter().map(|action| action.token().to_owned()).collect(),
+        actions,
         opened: now,
         ends: now.plus(SESSION_MAX),
         over: None,
@@ -64,10 +73,9 @@ pub(super) async fn open(
         passed: Passed::default(),
         killed: None,
         break_glass: glass.map(str::to_owned),
+        joins,
     };
-    let detail = format!("{}: {}", session.kind, session.actions.join(" "));
-    let opening = session.event(EventKind::SessionOpened).source(caller.address).detail(&detail);
-    shared.store.open_session(session.clone(), opening).await.map_err(|error| match error {
+    recorded(&session, &user, caller, shared).await?.map_err(|error| match error {
         OpenSessionError::DeviceFull => Refused::new(
             Code::Busy,
             format!("{} has all the sessions it takes, with and without a client", record.name),
@@ -89,6 +97,53 @@ pub(super) async fn open(
     let login = &session.login;
     tracing::info!(session = %id, user = %user.name, device = %record.name, %login, "session open");
     Ok(Taken { session, guard, line, to_device, from_device, opened, again: false })
+}
+
+/// What is to be opened, if everything else allows it.
+pub(super) struct Planned {
+    pub(super) record: DeviceRecord,
+    pub(super) login: Login,
+    pub(super) kind: String,
+    /// By [`belay_proto::policy::Action::token`].
+    pub(super) actions: Vec<String>,
+    pub(super) joins: Option<Join>,
+}
+
+/// A session of its own.
+async fn own(
+    open: &Open,
+    caller: &Caller,
+    shared: &Shared,
+    (event, glass): (&mut Event, Option<&str>),
+) -> Result<(UserRecord, Planned), Refused> {
+    let missing = |what| Refused::new(Code::BadRequest, format!("no {what} named"), "name one");
+    let wanted = open.device.as_deref().ok_or_else(|| missing("device"))?;
+    let login = open.login.clone().ok_or_else(|| missing("login"))?;
+    let kind = open.kind.clone().ok_or_else(|| missing("session kind"))?;
+    let user = judge::person(shared, caller.user.id).await?;
+    let record = judge::device(shared, wanted, &user).await?;
+    *event = event.clone().device(record.id);
+    let allowed = judge::permitted(&user, &record, &kind, &login, glass)?;
+    let actions = allowed.actions().iter().map(|action| action.token().to_owned()).collect();
+    Ok((user, Planned { record, login, kind, actions, joins: None }))
+}
+
+/// Records that it is opened, and in the record of the session it joins, that it does.
+async fn recorded(
+    session: &SessionRecord,
+    user: &UserRecord,
+    caller: &Caller,
+    shared: &Shared,
+) -> Result<Result<(), OpenSessionError>, Refused> {
+    let opening = session.event(EventKind::SessionOpened).source(caller.address);
+    let detail = format!("{}: {}", session.kind, session.actions.join(" "));
+    let Some(joins) = &session.joins else {
+        return Ok(shared.store.open_session(session.clone(), opening.detail(&detail)).await);
+    };
+    let host = join::host_name(joins, shared).await?;
+    let detail = format!("{detail}; session {} of {host}: {}", joins.session, join::words(joins));
+    let joined = join::event(session, joins, (&host, &user.name), caller);
+    Ok(shared.store.join_session(session.clone(), opening.detail(&detail), joined).await)
 }
 
 /// Hands the session over; once more, when the line was a dead one and the device is back on another

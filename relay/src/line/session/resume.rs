@@ -128,7 +128,11 @@ pub(super) fn over(cause: &str) -> Refused {
 
 /// What the client says of the session must not differ from the record. A device that was renamed
 /// meanwhile is still the same.
-async fn same(open: &Open, session: &SessionRecord, shared: &Shared) -> Result<(), Refused> {
+pub(super) async fn same(
+    open: &Open,
+    session: &SessionRecord,
+    shared: &Shared,
+) -> Result<(), Refused> {
     let differs = |what: &str| {
         let cause = format!("the session has another {what}");
         Err(Refused::new(Code::BadRequest, cause, "open a new session"))

@@ -76,7 +76,7 @@ async fn handed_over(
     let line = timeout_at(deadline, shared.registry.line_up(session.device)).await;
     let (user, record) = judged(session, shared).await?;
     let line = line.map_err(|_| judge::offline(&record))?;
-    if !line.attaches {
+    if !line.able.attaches {
         return Err(Refused::new(
             Code::DeviceRefused,
             format!("the agent of {} cannot give a session to another client", record.name),

@@ -11,15 +11,14 @@ use std::time::{Duration, Instant};
 
 use belay_proto::error_line::one_line;
 use belay_proto::ids::SessionId;
+use belay_tunnel::transcript::{Block, Gathering, Line, Lines, NoText};
 use rustls_pki_types::CertificateDer;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::block::Block;
+use super::Search;
 use super::index::{Index, IndexError, Read, Seen, State};
-use super::lines::{Lines, NoText};
-use super::{Search, block};
 use crate::recordings::{Recordings, Walk, WalkError};
 use crate::store::Store;
 
@@ -181,9 +180,9 @@ fn read(
 ) -> Result<Option<Blocks>, WalkError> {
     let begun = Instant::now();
     let Some(mut walk) = Walk::begin(recordings, session, ca)? else { return Ok(None) };
-    let (mut lines, mut gathering) = (Lines::default(), block::Gathering::default());
+    let (mut lines, mut gathering) = (Lines::default(), Gathering::default());
     let (mut blocks, mut out, mut state) = (Vec::new(), Vec::new(), State::Whole);
-    let mut gather = |out: &mut Vec<block::Line>| -> Result<(), WalkError> {
+    let mut gather = |out: &mut Vec<Line>| -> Result<(), WalkError> {
         for line in out.drain(..) {
             blocks.extend(gathering.push(line)?);
         }
@@ -200,7 +199,7 @@ fn read(
                 break;
             }
         };
-        match lines.take(&segment, &mut out) {
+        match lines.take(&segment, None, &mut out) {
             Ok(()) => {}
             Err(NoText::Sealed) => {
                 state = State::Sealed;

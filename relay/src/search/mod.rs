@@ -5,20 +5,18 @@
 //! recording that is deleted leaves the index. What is sealed is not read here. What it is not: it
 //! decides not who may ask (`api/search`).
 //!
-//! `keeper` follows the directory of recordings, `lines` and `terminal` make text of them, `words` and
-//! `block` say what is kept of it, `index` keeps it, `find` answers.
+//! `keeper` follows the directory of recordings, `index` keeps what [`belay_tunnel::transcript`] makes of
+//! them, `find` answers.
 
-mod block;
+#[cfg(test)]
+mod exact;
 mod find;
 mod index;
 mod keeper;
-mod lines;
 #[cfg(test)]
 mod speed;
-mod terminal;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

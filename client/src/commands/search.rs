@@ -74,6 +74,8 @@ fn shown(hit: &SearchHit) -> String {
     let place = format!("{}@{device}", name(hit.login.clone()));
     let what = match (hit.kind.as_str(), &hit.command) {
         ("command", _) => "ran: ".to_owned(),
+        ("screen", Some(command)) => format!("[{command}, full screen] "),
+        ("screen", None) => "[full screen] ".to_owned(),
         ("output", Some(command)) if !hit.line.contains(command.as_str()) => {
             format!("[{command}] ")
         }

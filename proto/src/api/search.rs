@@ -46,7 +46,8 @@ pub struct SearchHit {
     pub at: UnixTime,
     /// The same in milliseconds since the track began: where to play from.
     pub offset_ms: u64,
-    /// `output`, `command` (what was run), or `fact` (a file moved, a channel opened, …).
+    /// `output`, `command` (what was run), `fact` (a file moved, a channel opened, …), or `screen` (what a
+    /// full-screen program drew). Later versions may know more.
     pub kind: String,
     /// The line. Device-supplied, made printable.
     pub line: String,

@@ -43,6 +43,9 @@ pub enum Kind {
     /// Something that happened.
     #[n(2)]
     Fact,
+    /// It stood on a screen that a full-screen program drew.
+    #[n(3)]
+    Screen,
 }
 
 impl Kind {
@@ -52,6 +55,7 @@ impl Kind {
             Self::Output => "output",
             Self::Command => "command",
             Self::Fact => "fact",
+            Self::Screen => "screen",
         }
     }
 }

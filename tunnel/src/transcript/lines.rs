@@ -20,6 +20,9 @@ const TEXT_READ: u64 = 256 * 1024 * 1024;
 /// Lines kept of one recording, by their text in bytes.
 const TEXT_KEPT: u64 = 32 * 1024 * 1024;
 
+/// Lines of full screens kept of one recording, by their text in bytes: a day of `top`.
+const SCREENS_KEPT: u64 = 4 * 1024 * 1024;
+
 /// Tracks of one recording that are looked at.
 const TRACKS: usize = 4096;
 
@@ -90,6 +93,8 @@ pub struct Lines {
     terminals: usize,
     read: u64,
     kept: u64,
+    /// Of that, what stood on full screens.
+    screens: u64,
     cut: bool,
 }
 
@@ -150,12 +155,22 @@ impl Lines {
         self.read > TEXT_READ || self.kept > TEXT_KEPT
     }
 
-    /// Drops what has no text, and counts the rest.
+    /// Drops what has no text, or is too much of full screens, and counts the rest.
     fn count(&mut self, out: &mut Vec<Line>, begin: usize) {
         let mut place = 0;
+        let (screens, cut) = (&mut self.screens, &mut self.cut);
         out.retain(|line| {
             place += 1;
-            place <= begin || line.text.chars().any(|c| !c.is_whitespace())
+            if place <= begin {
+                return true;
+            }
+            let length = line.text.len() as u64;
+            if line.kind == Kind::Screen && *screens + length > SCREENS_KEPT {
+                *cut = true;
+                return false;
+            }
+            *screens += if line.kind == Kind::Screen { length } else { 0 };
+            line.text.chars().any(|c| !c.is_whitespace())
         });
         let more: usize = out.iter().skip(begin).map(|line| line.text.len()).sum();
         self.kept += more as u64;
@@ -309,9 +324,9 @@ impl Track {
     }
 
     fn shown(&self, shown: Vec<Shown>, out: &mut Vec<Line>) {
-        for Shown { text, at, command } in shown {
+        for Shown { text, at, kind, command } in shown {
             let text = text.trim_end().to_owned();
-            out.push(self.line(Kind::Output, text, at, command.or_else(|| self.command.clone())));
+            out.push(self.line(kind, text, at, command.or_else(|| self.command.clone())));
         }
     }
 

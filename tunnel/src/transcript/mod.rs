@@ -5,10 +5,11 @@
 //! is known by ([`Block::words`], [`Block::signs`]) only narrows where to look, and what the line says
 //! ([`Wanted::is_in`]) decides. What it is not: it opens no file, knows no key, and remembers nothing.
 //!
-//! `lines` and `terminal` make text of segments, `block` packs it, `words` and `signs` are what a block
+//! `lines`, `terminal` and `drawn` make text of segments, `block` packs it, `words` and `signs` are what a block
 //! is known by.
 
 mod block;
+mod drawn;
 mod lines;
 mod signs;
 mod terminal;

@@ -53,5 +53,7 @@ mod recording_sealed;
 mod refusals;
 #[path = "all/resume.rs"]
 mod resume;
+#[path = "all/searching.rs"]
+mod searching;
 #[path = "all/session.rs"]
 mod session;

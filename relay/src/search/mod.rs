@@ -6,13 +6,14 @@
 //! decides not who may ask (`api/search`).
 //!
 //! `keeper` follows the directory of recordings, `index` keeps what [`belay_tunnel::transcript`] makes of
-//! them, `find` answers.
+//! them, `find` answers, `sealed` says what it cannot.
 
 #[cfg(test)]
 mod exact;
 mod find;
 mod index;
 mod keeper;
+mod sealed;
 #[cfg(test)]
 mod speed;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 use crate::recordings::Recordings;
 pub(crate) use find::{Asked, Found, Hit};
 pub(crate) use index::IndexError;
+pub(crate) use sealed::Sealed;
 
 /// Searches at a time: each may use both cores of a small machine.
 const AT_ONCE: usize = 2;

@@ -16,7 +16,7 @@ use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{QueryBuilder, Row as _, Sqlite};
 use tokio::task::spawn_blocking;
 
-use super::index::{IndexError, State, signed};
+use super::index::{IndexError, State, TOGETHER, pairs_of, signed};
 use super::{Search, SearchError};
 
 /// Candidates in one go: few at first, since they may be enough.
@@ -290,14 +290,23 @@ async fn looked_through(
     let Batch { mut blocks, lowest } = batch?;
     let of = |blocks: &[i64]| format!("{blocks:?}");
     if wanted.has_pairs() && !blocks.is_empty() {
-        let sql = "SELECT id, bits FROM pairs WHERE id IN (SELECT value FROM json_each($1))";
-        let mut rows = sqlx::query(sql).bind(of(&blocks)).fetch(readers);
+        let mut rows_of: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for block in &blocks {
+            rows_of.entry(block.div_euclid(TOGETHER) * TOGETHER).or_default().push(*block);
+        }
+        let ids: Vec<i64> = rows_of.keys().copied().collect();
+        let sql = "SELECT id, of FROM pairs WHERE id IN (SELECT value FROM json_each($1))";
+        let mut rows = sqlx::query(sql).bind(of(&ids)).fetch(readers);
         let mut left = blocks.len();
         blocks.clear();
         while let Some(row) = rows.try_next().await? {
-            left -= 1;
-            if wanted.may_be_among_pairs(row.try_get(1)?) {
-                blocks.push(row.try_get(0)?);
+            let (id, pairs): (i64, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
+            for block in rows_of.get(&id).into_iter().flatten().copied() {
+                let Some(pairs) = pairs_of(pairs, block) else { continue };
+                left -= 1;
+                if wanted.may_be_among_pairs(pairs) {
+                    blocks.push(block);
+                }
             }
         }
         if left > 0 {

@@ -31,12 +31,17 @@ const READERS: u32 = 4;
 /// ones: the newest is read first when the index is made anew.
 const MIDDLE: i64 = 1 << 27;
 
+/// Pairs of so many blocks are one row, so that they are quickly read. A recording's first block has a
+/// number that is a multiple of it, so that a row is of one recording.
+pub(super) const TOGETHER: i64 = 8;
+
 /// Bytes of a page: several blocks' signs, or texts, fill one with little waste.
 const PAGE: u32 = 16_384;
 
 /// The text's words are in an index without the text (FTS5, contentless); the text is in blocks. What
-/// is asked of many blocks at once stands apart from the text, which is large. The numbers of blocks follow the
-/// time their sessions began in, nearly, and those of one recording each other.
+/// is asked of many blocks at once stands apart from the text, which is large: their pairs, [`TOGETHER`] in a
+/// row. The numbers of blocks follow the time their sessions began in, nearly, and those of one recording each
+/// other.
 const TABLES: &str = "
 CREATE TABLE recordings (
     id      INTEGER PRIMARY KEY,
@@ -59,7 +64,7 @@ CREATE TABLE blocks (
 );
 CREATE INDEX blocks_by_recording ON blocks (recording);
 CREATE INDEX blocks_by_time ON blocks (last_ms);
-CREATE TABLE pairs (id INTEGER PRIMARY KEY, bits BLOB NOT NULL);
+CREATE TABLE pairs (id INTEGER PRIMARY KEY, of BLOB NOT NULL);
 CREATE TABLE texts (id INTEGER PRIMARY KEY, lines BLOB NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5
     (word, content='', contentless_delete=1, detail=none, tokenize='ascii');
@@ -220,7 +225,15 @@ impl Index {
         .execute(&mut *tx)
         .await?
         .last_insert_rowid();
-        for (place, block) in (place(&mut tx, read).await?..).zip(&read.blocks) {
+        let first = place(&mut tx, read).await?;
+        for (row, blocks) in (0..).zip(read.blocks.chunks(TOGETHER.unsigned_abs() as usize)) {
+            sqlx::query("INSERT INTO pairs (id, of) VALUES ($1, $2)")
+                .bind(first + row * TOGETHER)
+                .bind(together(blocks))
+                .execute(&mut *tx)
+                .await?;
+        }
+        for (place, block) in (first..).zip(&read.blocks) {
             sqlx::query(
                 "INSERT INTO blocks (id, recording, last_ms, marks) VALUES ($1, $2, $3, $4)",
             )
@@ -230,12 +243,11 @@ impl Index {
             .bind(&block.marks)
             .execute(&mut *tx)
             .await?;
-            for (sql, bytes) in [
-                ("INSERT INTO pairs (id, bits) VALUES ($1, $2)", &block.pairs),
-                ("INSERT INTO texts (id, lines) VALUES ($1, $2)", &block.packed),
-            ] {
-                sqlx::query(sql).bind(place).bind(bytes).execute(&mut *tx).await?;
-            }
+            sqlx::query("INSERT INTO texts (id, lines) VALUES ($1, $2)")
+                .bind(place)
+                .bind(&block.packed)
+                .execute(&mut *tx)
+                .await?;
             sqlx::query("INSERT INTO words (rowid, word) VALUES ($1, $2)")
                 .bind(place)
                 .bind(&block.words)
@@ -253,6 +265,31 @@ impl Index {
     }
 }
 
+/// Pairs of blocks in a row: the length of each, four bytes, and it.
+fn together(blocks: &[Block]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for block in blocks {
+        let length = u32::try_from(block.pairs.len()).unwrap_or(0);
+        all.extend_from_slice(&length.to_le_bytes());
+        all.extend_from_slice(&block.pairs);
+    }
+    all
+}
+
+/// The pairs of the block with this number, in a row that has them; nothing when it has not.
+pub(super) fn pairs_of(row: &[u8], block: i64) -> Option<&[u8]> {
+    let mut rest = row;
+    for _ in 0..block.rem_euclid(TOGETHER) {
+        (_, rest) = next(rest)?;
+    }
+    next(rest).map(|(pairs, _)| pairs)
+}
+
+fn next(row: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = row.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
+}
+
 /// The number of the first block of a recording that is in the table of them already: below all others when
 /// its session is older than theirs, or else above.
 async fn place(conn: &mut SqliteConnection, read: &Read) -> Result<i64, IndexError> {
@@ -267,9 +304,10 @@ async fn place(conn: &mut SqliteConnection, read: &Read) -> Result<i64, IndexErr
     let is_oldest = row.try_get::<i64, _>(2)? == 0;
     Ok(match (lowest, highest) {
         (Some(lowest), _) if is_oldest => {
-            lowest.saturating_sub(i64::try_from(read.blocks.len()).unwrap_or(i64::MAX))
+            let count = i64::try_from(read.blocks.len()).unwrap_or(i64::MAX);
+            lowest.saturating_sub(count).div_euclid(TOGETHER) * TOGETHER
         }
-        (_, Some(highest)) => highest.saturating_add(1),
+        (_, Some(highest)) => (highest.div_euclid(TOGETHER) + 1) * TOGETHER,
         (_, None) => MIDDLE,
     })
 }

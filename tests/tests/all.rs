@@ -59,5 +59,7 @@ mod recording_sealed;
 mod refusals;
 #[path = "all/resume.rs"]
 mod resume;
+#[path = "all/searching.rs"]
+mod searching;
 #[path = "all/session.rs"]
 mod session;

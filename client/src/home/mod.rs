@@ -12,6 +12,7 @@
 //! | `id_ed25519`, `.pub`, `-cert.pub` | SSH key and certificate, as OpenSSH keeps them |
 //! | `known_hosts` | the SSH host CA for `*.belay` |
 //! | `audit.json` | the keys of audit logs and what was verified of them last |
+//! | `search/` | the index of sealed recordings that were searched, encrypted: a directory for each set of keys |
 //! | `ssh_config` | the block of `belay ssh-config --install` |
 //!
 //! A login has keys of its own; the ones before are overwritten.

@@ -23,7 +23,10 @@ pub use log::{
 };
 pub use recording::Recording;
 pub use retention::{Hold, HoldRelease, HoldRequest, Reason, RecordingDeleted};
-pub use search::{MAX_SEARCH_HITS, MAX_SEARCH_TEXT, SearchAnswer, SearchHit, SearchRequest};
+pub use search::{
+    MAX_SEALED_PAGE, MAX_SEARCH_HITS, MAX_SEARCH_TEXT, SealedPage, SealedRecording, SealedRequest,
+    SearchAnswer, SearchHit, SearchRequest,
+};
 pub use session::{
     KillRequest, Killed, MAX_SESSIONS, Session, SessionOver, SessionsPage, SessionsRequest,
 };
@@ -96,6 +99,8 @@ pub mod path {
     pub const EVIDENCE: &str = "/v1/evidence";
     /// POST [`super::SearchRequest`] → [`super::SearchAnswer`]. That it was asked is recorded.
     pub const SEARCH: &str = "/v1/search";
+    /// POST [`super::SealedRequest`] → [`super::SealedPage`]. That it was asked is recorded.
+    pub const SEARCH_SEALED: &str = "/v1/search/sealed";
 }
 
 /// What is refused with that has no path here. A client reads it to learn that a relay is older.

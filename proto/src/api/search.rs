@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::SessionId;
+use crate::ids::{DeviceId, SessionId};
 use crate::names::{DeviceName, UserName};
 use crate::time::UnixTime;
 
@@ -11,6 +11,9 @@ pub const MAX_SEARCH_TEXT: usize = 256;
 
 /// Most hits in one answer.
 pub const MAX_SEARCH_HITS: u32 = 1000;
+
+/// Most recordings in one [`SealedPage`].
+pub const MAX_SEALED_PAGE: u32 = 1000;
 
 /// Asks which recordings show a text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +49,8 @@ pub struct SearchHit {
     pub at: UnixTime,
     /// The same in milliseconds since the track began: where to play from.
     pub offset_ms: u64,
-    /// `output`, `command` (what was run), or `fact` (a file moved, a channel opened, …).
+    /// `output`, `command` (what was run), `fact` (a file moved, a channel opened, …), or `screen` (what a
+    /// full-screen program drew). Later versions may know more.
     pub kind: String,
     /// The line. Device-supplied, made printable.
     pub line: String,
@@ -72,4 +76,40 @@ pub struct SearchAnswer {
     pub damaged: u64,
     /// Recordings of which only the beginning is in the index: they are too long.
     pub cut: u64,
+}
+
+/// Asks which recordings are sealed: the relay cannot search them, whoever has a key can.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealedRequest {
+    /// Behind this session, in the order of their ids.
+    pub after: Option<SessionId>,
+    /// How many at most, 1 to [`MAX_SEALED_PAGE`].
+    pub count: u32,
+}
+
+/// A recording that is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedRecording {
+    /// Of which session.
+    pub session: SessionId,
+    /// Whose session, by their name now.
+    pub user: Option<UserName>,
+    /// On which device, by its name now.
+    pub device: Option<DeviceName>,
+    /// The device.
+    pub device_id: Option<DeviceId>,
+    /// As which account there.
+    pub login: Option<String>,
+    /// Bytes of its file, when the relay looked last.
+    pub bytes: u64,
+}
+
+/// Recordings that are sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedPage {
+    /// In the order of their ids.
+    pub recordings: Vec<SealedRecording>,
+    /// Whether there are others behind them.
+    pub more: bool,
 }

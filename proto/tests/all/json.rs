@@ -62,6 +62,7 @@ fn requests_of_the_first_release_are_read_strictly() {
     request::<api::LogSessionRequest>("log-session-request");
     request::<api::EvidenceRequest>("evidence-request");
     request::<api::SearchRequest>("search-request");
+    request::<api::SealedRequest>("sealed-request");
     request::<api::SessionsRequest>("sessions-request");
 }
 
@@ -90,6 +91,7 @@ fn answers_of_the_first_release_are_read_and_newer_ones_too() {
     answer::<api::Evidence>("evidence");
     answer::<api::SessionFacts>("session-facts");
     answer::<api::SearchAnswer>("search-answer");
+    answer::<api::SealedPage>("sealed-page");
     answer::<api::Session>("session");
     answer::<api::Session>("session-break-glass");
     answer::<api::SessionsPage>("sessions-page");
@@ -121,6 +123,7 @@ fn every_path_is_the_one_of_the_first_release() {
         [LOG_SESSION, EVIDENCE, SEARCH],
         ["/v1/audit/session", "/v1/evidence", "/v1/search"]
     );
+    assert_eq!(api::path::SEARCH_SEALED, "/v1/search/sealed");
     use api::path::{SESSION, SESSION_KILL, SESSIONS, SESSIONS_ALL};
     assert_eq!(
         [SESSIONS, SESSION, SESSIONS_ALL, SESSION_KILL],

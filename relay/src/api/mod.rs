@@ -169,6 +169,7 @@ routes! {
     POST path::LOG_SESSION => evidence::log, Need::OneOf(&[AdminRight::ReadEvidence]);
     POST path::EVIDENCE => evidence::bundle, Need::OneOf(&[AdminRight::ReadEvidence]);
     POST path::SEARCH => search::search, Need::OneOf(&[AdminRight::ReadEvidence]);
+    POST path::SEARCH_SEALED => search::sealed, Need::OneOf(&[AdminRight::ReadEvidence]);
 }
 
 fn behind_the_gate<H, T>(

@@ -1,11 +1,15 @@
-//! `/v1/search`: which recordings show a text. What was asked is in the log before it is answered.
+//! `/v1/search`: which recordings show a text, and which are sealed. What was asked is in the log before it is
+//! answered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use belay_proto::api::{MAX_SEARCH_HITS, MAX_SEARCH_TEXT, SearchAnswer, SearchHit, SearchRequest};
+use belay_proto::api::{
+    MAX_SEALED_PAGE, MAX_SEARCH_HITS, MAX_SEARCH_TEXT, SealedPage, SealedRecording, SealedRequest,
+    SearchAnswer, SearchHit, SearchRequest,
+};
 use belay_proto::error_line::{one_line, printable};
 use belay_proto::ids::{DeviceId, UserId};
 use belay_proto::names::{DeviceName, UserName};
@@ -14,7 +18,7 @@ use belay_proto::time::UnixTime;
 
 use super::body::Strict;
 use super::{Api, Caller, Failure};
-use crate::search::{Asked, Found, Hit, SearchError};
+use crate::search::{Asked, Found, Hit, Sealed, SearchError};
 use crate::store::{EventKind, StoreError};
 
 pub(super) async fn search(
@@ -28,20 +32,49 @@ pub(super) async fn search(
     };
     let event = caller.actor().event(EventKind::EvidenceRead).detail(&recorded(&request));
     api.store.record(event).await.map_err(store)?;
-    let found = api.search.find(&asked).await.map_err(|error| {
-        let line = one_line(&error);
-        match error {
-            SearchError::NotYet | SearchError::Busy => {
-                Refused::new(Code::Busy, line, "try again in a moment")
-            }
-            SearchError::Index(_) => {
-                tracing::error!(error = line, "a search failed");
-                let cause = "the search index cannot be read";
-                Refused::new(Code::Internal, cause, "ask the relay's operator to look at its log")
-            }
-        }
-    })?;
+    let found = api.search.find(&asked).await.map_err(refused)?;
     Ok(Json(shown(&api, found).await?))
+}
+
+pub(super) async fn sealed(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    Strict(request): Strict<SealedRequest>,
+) -> Result<Json<SealedPage>, Failure> {
+    let SealedRequest { after, count } = request;
+    if count == 0 || count > MAX_SEALED_PAGE {
+        let cause = format!("there are 1 to {MAX_SEALED_PAGE} recordings at a time");
+        let refused = Refused::new(Code::BadRequest, cause, "ask for something else");
+        return Err(caller.refuse(&api, refused).await);
+    }
+    let event = caller.actor().event(EventKind::EvidenceRead);
+    api.store.record(event.detail("the list of sealed recordings")).await.map_err(store)?;
+    let mut found = api.search.sealed(after, count + 1).await.map_err(refused)?;
+    let most = usize::try_from(count).unwrap_or(usize::MAX);
+    let more = found.len() > most;
+    found.truncate(most);
+    let names = Names::of(&api).await?;
+    let recordings = found.into_iter().map(|sealed| {
+        let Sealed { session, user, device, login, bytes } = sealed;
+        let device_id = device.as_deref().and_then(DeviceId::from_slice);
+        let (user, device) = (names.user(user.as_deref()), names.device(device.as_deref()));
+        SealedRecording { session, user, device, device_id, login, bytes }
+    });
+    Ok(Json(SealedPage { recordings: recordings.collect(), more }))
+}
+
+fn refused(error: SearchError) -> Refused {
+    let line = one_line(&error);
+    match error {
+        SearchError::NotYet | SearchError::Busy => {
+            Refused::new(Code::Busy, line, "try again in a moment")
+        }
+        SearchError::Index(_) => {
+            tracing::error!(error = line, "a search failed");
+            let cause = "the search index cannot be read";
+            Refused::new(Code::Internal, cause, "ask the relay's operator to look at its log")
+        }
+    }
 }
 
 fn store(error: StoreError) -> Refused {
@@ -100,23 +133,41 @@ async fn asked(api: &Api, request: &SearchRequest) -> Result<Asked, Refused> {
     })
 }
 
+/// Everybody's and every device's name.
+struct Names {
+    users: BTreeMap<UserId, UserName>,
+    devices: BTreeMap<DeviceId, DeviceName>,
+}
+
+impl Names {
+    async fn of(api: &Api) -> Result<Self, Refused> {
+        let users = api.store.users().await.map_err(store)?;
+        let devices = api.store.devices().await.map_err(store)?;
+        Ok(Self {
+            users: users.into_iter().map(|user| (user.id, user.name)).collect(),
+            devices: devices.into_iter().map(|device| (device.id, device.name)).collect(),
+        })
+    }
+
+    fn user(&self, id: Option<&[u8]>) -> Option<UserName> {
+        self.users.get(&UserId::from_slice(id?)?).cloned()
+    }
+
+    fn device(&self, id: Option<&[u8]>) -> Option<DeviceName> {
+        self.devices.get(&DeviceId::from_slice(id?)?).cloned()
+    }
+}
+
 async fn shown(api: &Api, found: Found) -> Result<SearchAnswer, Failure> {
-    let users = api.store.users().await.map_err(store)?;
-    let users: BTreeMap<UserId, UserName> =
-        users.into_iter().map(|user| (user.id, user.name)).collect();
-    let devices = api.store.devices().await.map_err(store)?;
-    let devices: BTreeMap<DeviceId, DeviceName> =
-        devices.into_iter().map(|device| (device.id, device.name)).collect();
+    let names = Names::of(api).await?;
     let Found { hits, complete, searched, cut, sealed, damaged, waiting } = found;
     let hits = hits.into_iter().map(|hit| {
         let Hit { session, user, device, login, track, at_ms, offset_ms, kind, line, command } =
             hit;
-        let user = user.and_then(|id| UserId::from_slice(&id));
-        let device = device.and_then(|id| DeviceId::from_slice(&id));
         SearchHit {
             session,
-            user: user.and_then(|id| users.get(&id).cloned()),
-            device: device.and_then(|id| devices.get(&id).cloned()),
+            user: names.user(user.as_deref()),
+            device: names.device(device.as_deref()),
             login,
             track,
             at: UnixTime(at_ms / 1000),

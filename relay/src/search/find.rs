@@ -1,25 +1,34 @@
 //! Answering a search: the index says which blocks may have the text, the newest are looked through first.
+//!
+//! Its law: what is answered is what a look at every line would give, the newest lines of it. Blocks come
+//! in the order of their numbers, which is nearly that of time; so the search goes on, once it has enough,
+//! until no block that is left has a line newer than those.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belay_proto::ids::SessionId;
-use futures::{StreamExt as _, stream};
+use belay_tunnel::transcript::{Line, Reader, Wanted};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::{QueryBuilder, Row as _, Sqlite};
 use tokio::task::spawn_blocking;
 
-use super::block::{Line, lines_with};
-use super::index::{IndexError, State, signed};
-use super::words::Wanted;
+use super::index::{IndexError, State, TOGETHER, pairs_of, signed};
 use super::{Search, SearchError};
 
-/// Blocks read at once.
-const BATCH: usize = 64;
+/// Candidates in one go: few at first, since they may be enough.
+const BATCH_FIRST: usize = 32;
+/// See [`BATCH_FIRST`]. Their texts are in memory at once, some kilobytes each.
+const BATCH_MOST: usize = 2048;
 
 /// Batches on their way.
 const AHEAD: usize = 2;
+
+/// Searches that are made again, since a recording was put in anew meanwhile, and its blocks have other numbers.
+const AGAIN: usize = 3;
 
 /// Longest search. What it did not come to is older than what it found.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -83,35 +92,85 @@ impl Search {
     }
 }
 
+/// A line, where it stands in the index, and which of the block's lines that have the text it is.
+struct Standing {
+    line: Line,
+    recording: i64,
+    block: i64,
+    nth: usize,
+}
+
+impl Standing {
+    /// What order they are shown in, the last first.
+    const fn order(&self) -> (u64, i64, u32, i64, usize) {
+        (self.line.at_ms, self.recording, self.line.track, self.block, self.nth)
+    }
+}
+
+/// Blocks that may have the text.
+#[derive(Default)]
+struct Batch {
+    blocks: Vec<i64>,
+    /// The last candidate there was, of those that are ruled out too.
+    lowest: i64,
+}
+
 /// Looks for a text in an index.
 pub(super) async fn found(readers: &SqlitePool, asked: &Asked) -> Result<Found, IndexError> {
     let deadline = Instant::now() + WITHIN;
+    for _ in 0..AGAIN {
+        if let Some(found) = once(readers, asked, deadline).await? {
+            return Ok(found);
+        }
+    }
+    let found = once(readers, asked, deadline).await?;
+    // Who asks while it changes all the time is told that there may be more.
+    Ok(found.unwrap_or_default())
+}
+
+/// `None` when the index changed below it, so that it may have missed something.
+async fn once(
+    readers: &SqlitePool,
+    asked: &Asked,
+    deadline: Instant,
+) -> Result<Option<Found>, IndexError> {
     let wanted = Arc::new(Wanted::new(&asked.text));
-    let candidates = candidates(readers, asked, &wanted).await?;
     let mut found = Found { complete: true, ..Found::default() };
-    let mut lines: Vec<(i64, Line)> = Vec::new();
-    {
+    let mut lines: Vec<Standing> = Vec::new();
+    if let Some(lowest) = lowest_since(readers, asked.since_ms).await? {
+        let mut query = candidates(asked, &wanted, lowest);
+        let rows = query.build().fetch(readers);
         let since = asked.since_ms;
-        let batches: Vec<Vec<i64>> = candidates.chunks(BATCH).map(<[i64]>::to_vec).collect();
-        let readers = readers.clone();
-        let mut batches = stream::iter(batches)
-            .map(move |ids| looked_through(readers.clone(), ids, Arc::clone(&wanted), since))
-            .buffered(AHEAD);
-        let mut left = candidates.len();
+        let mut batches = std::pin::pin!(
+            batches(rows, Arc::clone(&wanted))
+                .map(|batch| looked_through(readers, batch, Arc::clone(&wanted), since))
+                .buffered(AHEAD)
+        );
         while let Some(batch) = batches.next().await {
-            lines.append(&mut batch?);
-            left = left.saturating_sub(BATCH);
-            if left > 0 && (lines.len() >= asked.limit || Instant::now() > deadline) {
+            let Some((lowest, mut more)) = batch? else { return Ok(None) };
+            lines.append(&mut more);
+            if lines.len() >= asked.limit {
+                lines.sort_by_key(|standing| std::cmp::Reverse(standing.order()));
+                // One more says that there are others.
+                lines.truncate(asked.limit + 1);
+                let oldest = lines.get(asked.limit.saturating_sub(1));
+                let oldest = oldest.map_or(0, |standing| standing.line.at_ms);
+                if !is_left(readers, oldest, lowest).await? {
+                    found.complete = false;
+                    break;
+                }
+            }
+            if Instant::now() > deadline {
                 found.complete = false;
                 break;
             }
         }
     }
-    lines.sort_by_key(|(recording, line)| std::cmp::Reverse((line.at_ms, *recording, line.track)));
+    lines.sort_by_key(|standing| std::cmp::Reverse(standing.order()));
     found.complete &= lines.len() <= asked.limit;
     lines.truncate(asked.limit);
     let mut recordings = BTreeMap::new();
-    for (recording, line) in lines {
+    for Standing { line, recording, .. } in lines {
         let known = match recordings.get(&recording) {
             Some(known) => known,
             None => {
@@ -137,69 +196,143 @@ pub(super) async fn found(readers: &SqlitePool, asked: &Asked) -> Result<Found, 
         found.hits.push(hit);
     }
     count(readers, &mut found).await?;
-    Ok(found)
+    Ok(Some(found))
 }
 
-/// Blocks that may have it, the newest first.
-async fn candidates(
-    readers: &SqlitePool,
-    asked: &Asked,
-    wanted: &Wanted,
-) -> Result<Vec<i64>, IndexError> {
-    let query = wanted.query();
-    let from = match query {
-        Some(_) => "words JOIN blocks b ON b.id = words.rowid WHERE words MATCH $4 AND",
-        None => "blocks b WHERE $4 IS NULL AND",
-    };
-    let of = match (&asked.device, &asked.user) {
-        (None, None) => "",
-        _ => {
-            " AND b.recording IN (SELECT id FROM recordings WHERE
-              ($2 IS NULL OR device = $2) AND ($3 IS NULL OR user_id = $3))"
-        }
-    };
-    let sql = format!(
-        "SELECT b.id FROM {from} b.last_ms >= $1 AND coalesce($2, $3, 1) IS NOT NULL{of}
-         ORDER BY b.last_ms DESC, b.id DESC"
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(signed(asked.since_ms))
-        .bind(asked.device.as_deref())
-        .bind(asked.user.as_deref())
-        .bind(query)
-        .fetch_all(readers)
+/// The lowest block that has a line from then on; `None` when none has.
+async fn lowest_since(readers: &SqlitePool, since_ms: u64) -> Result<Option<i64>, IndexError> {
+    if since_ms == 0 {
+        return Ok(Some(i64::MIN));
+    }
+    let row = sqlx::query("SELECT min(id) FROM blocks WHERE last_ms >= $1")
+        .bind(signed(since_ms))
+        .fetch_one(readers)
         .await?;
-    rows.iter().map(|row: &SqliteRow| Ok(row.try_get(0)?)).collect()
+    Ok(row.try_get(0)?)
 }
 
-/// The lines of these blocks that have it, each with its recording.
+/// Whether there is a block below this one that may have a line so new.
+async fn is_left(readers: &SqlitePool, at_ms: u64, below: i64) -> Result<bool, IndexError> {
+    let row = sqlx::query("SELECT EXISTS (SELECT 1 FROM blocks WHERE last_ms >= $1 AND id < $2)")
+        .bind(signed(at_ms))
+        .bind(below)
+        .fetch_one(readers)
+        .await?;
+    Ok(row.try_get::<i64, _>(0)? != 0)
+}
+
+/// Blocks that may have it from their words, from the highest down to this one; with their marks, where
+/// those are to be looked at.
+fn candidates(asked: &Asked, wanted: &Wanted, lowest: i64) -> QueryBuilder<Sqlite> {
+    let words = wanted.query();
+    let narrowed = asked.since_ms > 0 || asked.device.is_some() || asked.user.is_some();
+    // A cross join keeps its order: nothing is gathered or sorted before the first block is known.
+    let (id, from) = match (&words, narrowed || looks_at_marks(wanted)) {
+        (Some(_), false) => ("words.rowid", "words"),
+        (Some(_), true) => ("words.rowid", "words CROSS JOIN blocks b ON b.id = words.rowid"),
+        (None, _) => ("b.id", "blocks b"),
+    };
+    let marks = if looks_at_marks(wanted) { ", b.marks" } else { "" };
+    let mut query = QueryBuilder::new(format!("SELECT {id}{marks} FROM {from} WHERE {id} >= "));
+    query.push_bind(lowest);
+    if let Some(words) = words {
+        query.push(" AND words MATCH ").push_bind(words);
+    }
+    if asked.since_ms > 0 {
+        query.push(" AND b.last_ms >= ").push_bind(signed(asked.since_ms));
+    }
+    for (column, wanted) in [("device", &asked.device), ("user_id", &asked.user)] {
+        if let Some(wanted) = wanted {
+            // The plus: each block is asked for its recording, not the recordings for their blocks.
+            query.push(" AND +b.recording IN (SELECT id FROM recordings WHERE ");
+            query.push(column).push(" = ").push_bind(wanted.clone()).push(")");
+        }
+    }
+    query.push(format!(" ORDER BY {id} DESC"));
+    query
+}
+
+/// Marks are looked at where nothing better is known of the text: pairs of words have them in them.
+fn looks_at_marks(wanted: &Wanted) -> bool {
+    wanted.has_marks() && !wanted.has_pairs()
+}
+
+type Rows<'q> = Pin<Box<dyn Stream<Item = Result<SqliteRow, sqlx::Error>> + Send + 'q>>;
+
+/// Candidates whose marks do not rule them out, some at a time.
+fn batches(rows: Rows<'_>, wanted: Arc<Wanted>) -> impl Stream<Item = Result<Batch, IndexError>> {
+    stream::try_unfold((rows, BATCH_FIRST), move |(mut rows, size)| {
+        let wanted = Arc::clone(&wanted);
+        async move {
+            let (mut batch, mut seen) = (Batch::default(), 0);
+            // What is ruled out costs little, but a search is to hear of it now and then.
+            while batch.blocks.len() < size && seen < BATCH_MOST.max(size * 16) {
+                let Some(row) = rows.try_next().await? else { break };
+                seen += 1;
+                batch.lowest = row.try_get(0)?;
+                if !looks_at_marks(&wanted) || wanted.may_be_among_marks(row.try_get(1)?) {
+                    batch.blocks.push(batch.lowest);
+                }
+            }
+            Ok((seen > 0).then_some((batch, (rows, BATCH_MOST.min(size * 2)))))
+        }
+    })
+}
+
+/// The lines of these blocks that have it; with the lowest block they are from. `None` when one of them is
+/// gone.
 async fn looked_through(
-    readers: SqlitePool,
-    ids: Vec<i64>,
+    readers: &SqlitePool,
+    batch: Result<Batch, IndexError>,
     wanted: Arc<Wanted>,
     since_ms: u64,
-) -> Result<Vec<(i64, Line)>, IndexError> {
-    let places: Vec<String> = (1..=BATCH).map(|n| format!("${n}")).collect();
-    let sql = format!(
-        "SELECT b.recording, t.lines FROM texts t JOIN blocks b ON b.id = t.id WHERE t.id IN ({})",
-        places.join(", ")
-    );
-    let mut query = sqlx::query(AssertSqlSafe(sql));
-    for place in 0..BATCH {
-        query = query.bind(ids.get(place).copied().unwrap_or(-1));
+) -> Result<Option<(i64, Vec<Standing>)>, IndexError> {
+    let Batch { mut blocks, lowest } = batch?;
+    let of = |blocks: &[i64]| format!("{blocks:?}");
+    if wanted.has_pairs() && !blocks.is_empty() {
+        let mut rows_of: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for block in &blocks {
+            rows_of.entry(block.div_euclid(TOGETHER) * TOGETHER).or_default().push(*block);
+        }
+        let ids: Vec<i64> = rows_of.keys().copied().collect();
+        let sql = "SELECT id, of FROM pairs WHERE id IN (SELECT value FROM json_each($1))";
+        let mut rows = sqlx::query(sql).bind(of(&ids)).fetch(readers);
+        let mut left = blocks.len();
+        blocks.clear();
+        while let Some(row) = rows.try_next().await? {
+            let (id, pairs): (i64, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
+            for block in rows_of.get(&id).into_iter().flatten().copied() {
+                let Some(pairs) = pairs_of(pairs, block) else { continue };
+                left -= 1;
+                if wanted.may_be_among_pairs(pairs) {
+                    blocks.push(block);
+                }
+            }
+        }
+        if left > 0 {
+            return Ok(None);
+        }
     }
-    let rows = query.fetch_all(&readers).await?;
+    if blocks.is_empty() {
+        return Ok(Some((lowest, Vec::new())));
+    }
+    let sql = "SELECT t.id, b.recording, t.lines FROM texts t JOIN blocks b ON b.id = t.id
+               WHERE t.id IN (SELECT value FROM json_each($1))";
+    let rows = sqlx::query(sql).bind(of(&blocks)).fetch_all(readers).await?;
+    if rows.len() < blocks.len() {
+        return Ok(None);
+    }
     let lines = spawn_blocking(move || {
-        let mut found = Vec::new();
+        let (mut reader, mut found) = (Reader::new()?, Vec::new());
         for row in rows {
-            let (recording, packed): (i64, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
-            let lines = lines_with(packed, &wanted)?.into_iter();
-            let lines = lines.filter(|line| line.at_ms >= since_ms);
-            found.extend(lines.map(|line| (recording, line)));
+            let (block, recording): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let lines = reader.lines_with(row.try_get(2)?, &wanted)?.into_iter().enumerate();
+            let lines = lines.filter(|(_, line)| line.at_ms >= since_ms);
+            found.extend(lines.map(|(nth, line)| Standing { line, recording, block, nth }));
         }
         Ok::<_, IndexError>(found)
     });
-    lines.await.map_err(std::io::Error::other)?
+    Ok(Some((lowest, lines.await.map_err(std::io::Error::other)??)))
 }
 
 /// What a recording is of.

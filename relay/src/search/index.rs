@@ -11,25 +11,37 @@ use std::time::Duration;
 
 use belay_proto::ids::SessionId;
 use belay_tunnel::private_file;
+use belay_tunnel::transcript::Block;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
-use super::block::Block;
-
 /// In the directory of recordings.
 const FILE: &str = "search.db";
 
 /// The layout. Another one is thrown away.
-const LAYOUT: i64 = 1;
+const LAYOUT: i64 = 2;
 
-/// Searches that read at a time.
-const READERS: u32 = 2;
+/// Readers of two searches at a time: each has one that says where to look, and looks with others.
+const READERS: u32 = 4;
+
+/// The number of the first block there ever was. Numbers go up with new recordings, and down from here with older
+/// ones: the newest is read first when the index is made anew.
+const MIDDLE: i64 = 1 << 27;
+
+/// Pairs of so many blocks are one row, so that they are quickly read. A recording's first block has a
+/// number that is a multiple of it, so that a row is of one recording.
+pub(super) const TOGETHER: i64 = 8;
+
+/// Bytes of a page: several blocks' signs, or texts, fill one with little waste.
+const PAGE: u32 = 16_384;
 
 /// The text's words are in an index without the text (FTS5, contentless); the text is in blocks. What
-/// is asked of many blocks at once stands apart from the text, which is large.
+/// is asked of many blocks at once stands apart from the text, which is large: their pairs, [`TOGETHER`] in a
+/// row. The numbers of blocks follow the time their sessions began in, nearly, and those of one recording each
+/// other.
 const TABLES: &str = "
 CREATE TABLE recordings (
     id      INTEGER PRIMARY KEY,
@@ -43,17 +55,20 @@ CREATE TABLE recordings (
 );
 CREATE INDEX recordings_by_user ON recordings (user_id);
 CREATE INDEX recordings_by_device ON recordings (device);
+CREATE INDEX recordings_by_state ON recordings (state, session);
 CREATE TABLE blocks (
     id        INTEGER PRIMARY KEY,
     recording BIGINT  NOT NULL,
-    last_ms   BIGINT  NOT NULL
+    last_ms   BIGINT  NOT NULL,
+    marks     BLOB    NOT NULL
 );
 CREATE INDEX blocks_by_recording ON blocks (recording);
 CREATE INDEX blocks_by_time ON blocks (last_ms);
+CREATE TABLE pairs (id INTEGER PRIMARY KEY, of BLOB NOT NULL);
 CREATE TABLE texts (id INTEGER PRIMARY KEY, lines BLOB NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5
     (word, content='', contentless_delete=1, detail=none, tokenize='ascii');
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 ";
 
 /// The index cannot be read or written.
@@ -123,6 +138,7 @@ pub(super) struct Index {
 fn options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
+        .page_size(PAGE)
         .journal_mode(SqliteJournalMode::Wal)
         // What a power cut takes is read again from the recordings.
         .synchronous(SqliteSynchronous::Normal)
@@ -130,6 +146,7 @@ fn options(path: &Path) -> SqliteConnectOptions {
         .pragma("journal_size_limit", "16777216")
         // Of a recording that was deleted nothing stays behind in free pages.
         .pragma("secure_delete", "ON")
+        .row_buffer_size(256)
         .disable_statement_logging()
 }
 
@@ -208,13 +225,24 @@ impl Index {
         .execute(&mut *tx)
         .await?
         .last_insert_rowid();
-        for block in &read.blocks {
-            let place = sqlx::query("INSERT INTO blocks (recording, last_ms) VALUES ($1, $2)")
-                .bind(id)
-                .bind(signed(block.last_ms))
+        let first = place(&mut tx, read).await?;
+        for (row, blocks) in (0..).zip(read.blocks.chunks(TOGETHER.unsigned_abs() as usize)) {
+            sqlx::query("INSERT INTO pairs (id, of) VALUES ($1, $2)")
+                .bind(first + row * TOGETHER)
+                .bind(together(blocks))
                 .execute(&mut *tx)
-                .await?
-                .last_insert_rowid();
+                .await?;
+        }
+        for (place, block) in (first..).zip(&read.blocks) {
+            sqlx::query(
+                "INSERT INTO blocks (id, recording, last_ms, marks) VALUES ($1, $2, $3, $4)",
+            )
+            .bind(place)
+            .bind(id)
+            .bind(signed(block.last_ms))
+            .bind(&block.marks)
+            .execute(&mut *tx)
+            .await?;
             sqlx::query("INSERT INTO texts (id, lines) VALUES ($1, $2)")
                 .bind(place)
                 .bind(&block.packed)
@@ -237,6 +265,53 @@ impl Index {
     }
 }
 
+/// Pairs of blocks in a row: the length of each, four bytes, and it.
+fn together(blocks: &[Block]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for block in blocks {
+        let length = u32::try_from(block.pairs.len()).unwrap_or(0);
+        all.extend_from_slice(&length.to_le_bytes());
+        all.extend_from_slice(&block.pairs);
+    }
+    all
+}
+
+/// The pairs of the block with this number, in a row that has them; nothing when it has not.
+pub(super) fn pairs_of(row: &[u8], block: i64) -> Option<&[u8]> {
+    let mut rest = row;
+    for _ in 0..block.rem_euclid(TOGETHER) {
+        (_, rest) = next(rest)?;
+    }
+    next(rest).map(|(pairs, _)| pairs)
+}
+
+fn next(row: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = row.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
+}
+
+/// The number of the first block of a recording that is in the table of them already: below all others when
+/// its session is older than theirs, or else above.
+async fn place(conn: &mut SqliteConnection, read: &Read) -> Result<i64, IndexError> {
+    let row = sqlx::query(
+        "SELECT (SELECT min(id) FROM blocks), (SELECT max(id) FROM blocks),
+                EXISTS (SELECT 1 FROM recordings WHERE session < $1)",
+    )
+    .bind(read.session.as_bytes().as_slice())
+    .fetch_one(conn)
+    .await?;
+    let (lowest, highest): (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    let is_oldest = row.try_get::<i64, _>(2)? == 0;
+    Ok(match (lowest, highest) {
+        (Some(lowest), _) if is_oldest => {
+            let count = i64::try_from(read.blocks.len()).unwrap_or(i64::MAX);
+            lowest.saturating_sub(count).div_euclid(TOGETHER) * TOGETHER
+        }
+        (_, Some(highest)) => (highest.div_euclid(TOGETHER) + 1) * TOGETHER,
+        (_, None) => MIDDLE,
+    })
+}
+
 async fn forget(conn: &mut SqliteConnection, session: SessionId) -> Result<(), IndexError> {
     let row = sqlx::query("SELECT id FROM recordings WHERE session = $1")
         .bind(session.as_bytes().as_slice())
@@ -246,6 +321,7 @@ async fn forget(conn: &mut SqliteConnection, session: SessionId) -> Result<(), I
     let id: i64 = row.try_get(0)?;
     for sql in [
         "DELETE FROM words WHERE rowid IN (SELECT id FROM blocks WHERE recording = $1)",
+        "DELETE FROM pairs WHERE id IN (SELECT id FROM blocks WHERE recording = $1)",
         "DELETE FROM texts WHERE id IN (SELECT id FROM blocks WHERE recording = $1)",
         "DELETE FROM blocks WHERE recording = $1",
         "DELETE FROM recordings WHERE id = $1",

@@ -11,15 +11,14 @@ use std::time::{Duration, Instant};
 
 use belay_proto::error_line::one_line;
 use belay_proto::ids::SessionId;
+use belay_tunnel::transcript::{Block, Gathering, Line, Lines, NoText};
 use rustls_pki_types::CertificateDer;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::block::Block;
+use super::Search;
 use super::index::{Index, IndexError, Read, Seen, State};
-use super::lines::{Lines, NoText};
-use super::{Search, block};
 use crate::recordings::{Recordings, Walk, WalkError};
 use crate::store::Store;
 
@@ -29,6 +28,10 @@ const LOOK_SHARE: u32 = 20;
 
 /// A recording that has not grown for so long is read as it is.
 const QUIET: Duration = Duration::from_secs(30);
+
+/// The same for one of which too much is left out to be read so often: it may be long, and little of what
+/// is new be kept.
+const QUIET_CUT: Duration = Duration::from_secs(600);
 
 /// Longest work on one recording; what it did not come to is left out.
 const READ_WITHIN: Duration = Duration::from_secs(120);
@@ -161,14 +164,12 @@ impl Search {
 /// them for so long.
 fn is_due(seen: Option<&Seen>, bytes: u64, quiet: Duration) -> bool {
     let Some(seen) = seen else { return true };
-    match seen.state {
-        // No more of it would be kept.
-        State::Cut => bytes < seen.bytes,
-        State::Whole | State::Sealed | State::Damaged => {
-            let grown = bytes >= seen.bytes.saturating_add(seen.bytes / 4);
-            bytes != seen.bytes && (seen.ended || grown || bytes < seen.bytes || quiet >= QUIET)
-        }
-    }
+    let grown = bytes >= seen.bytes.saturating_add(seen.bytes / 4);
+    let long = match seen.state {
+        State::Cut => QUIET_CUT,
+        State::Whole | State::Sealed | State::Damaged => QUIET,
+    };
+    bytes != seen.bytes && (seen.ended || grown || bytes < seen.bytes || quiet >= long)
 }
 
 type Blocks = (Vec<Block>, State, bool);
@@ -181,9 +182,9 @@ fn read(
 ) -> Result<Option<Blocks>, WalkError> {
     let begun = Instant::now();
     let Some(mut walk) = Walk::begin(recordings, session, ca)? else { return Ok(None) };
-    let (mut lines, mut gathering) = (Lines::default(), block::Gathering::default());
+    let (mut lines, mut gathering) = (Lines::default(), Gathering::default());
     let (mut blocks, mut out, mut state) = (Vec::new(), Vec::new(), State::Whole);
-    let mut gather = |out: &mut Vec<block::Line>| -> Result<(), WalkError> {
+    let mut gather = |out: &mut Vec<Line>| -> Result<(), WalkError> {
         for line in out.drain(..) {
             blocks.extend(gathering.push(line)?);
         }
@@ -200,7 +201,7 @@ fn read(
                 break;
             }
         };
-        match lines.take(&segment, &mut out) {
+        match lines.take(&segment, None, &mut out) {
             Ok(()) => {}
             Err(NoText::Sealed) => {
                 state = State::Sealed;
@@ -243,6 +244,7 @@ mod tests {
         let over = seen(true, State::Whole);
         assert!(!is_due(Some(&over), 1000, long) && is_due(Some(&over), 1001, now));
         let cut = seen(false, State::Cut);
-        assert!(!is_due(Some(&cut), 1_000_000, long) && is_due(Some(&cut), 10, now));
+        assert!(!is_due(Some(&cut), 1100, long) && is_due(Some(&cut), 10, now));
+        assert!(is_due(Some(&cut), 1250, now) && is_due(Some(&cut), 1001, QUIET_CUT));
     }
 }

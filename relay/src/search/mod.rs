@@ -5,20 +5,19 @@
 //! recording that is deleted leaves the index. What is sealed is not read here. What it is not: it
 //! decides not who may ask (`api/search`).
 //!
-//! `keeper` follows the directory of recordings, `lines` and `terminal` make text of them, `words` and
-//! `block` say what is kept of it, `index` keeps it, `find` answers.
+//! `keeper` follows the directory of recordings, `index` keeps what [`belay_tunnel::transcript`] makes of
+//! them, `find` answers, `sealed` says what it cannot.
 
-mod block;
+#[cfg(test)]
+mod exact;
 mod find;
 mod index;
 mod keeper;
-mod lines;
+mod sealed;
 #[cfg(test)]
 mod speed;
-mod terminal;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +29,7 @@ use tokio::sync::Semaphore;
 use crate::recordings::Recordings;
 pub(crate) use find::{Asked, Found, Hit};
 pub(crate) use index::IndexError;
+pub(crate) use sealed::Sealed;
 
 /// Searches at a time: each may use both cores of a small machine.
 const AT_ONCE: usize = 2;

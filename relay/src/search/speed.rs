@@ -6,9 +6,9 @@
 use std::time::Instant;
 
 use belay_proto::ids::SessionId;
+use belay_tunnel::transcript::{Block, Gathering, Kind, Line};
 use uuid::Uuid;
 
-use super::block::{Gathering, Kind, Line};
 use super::find::found;
 use super::index::{Index, Read, Seen, State};
 use super::*;
@@ -46,7 +46,7 @@ fn words(chance: &mut Chance, count: u64, out: &mut String) {
     }
 }
 
-fn hour(chance: &mut Chance, begun_ms: u64, needle: bool) -> (Vec<super::block::Block>, usize) {
+fn hour(chance: &mut Chance, begun_ms: u64, needle: bool) -> (Vec<Block>, usize) {
     let (mut gathering, mut blocks, mut text) = (Gathering::default(), Vec::new(), 0);
     for command in 0..HOUR_COMMANDS {
         let at_ms = begun_ms + command * 15_000;
@@ -78,11 +78,19 @@ async fn a_search_over_thousands_of_hours() {
     let hours: u64 = std::env::var("BELAY_SEARCH_HOURS").map_or(1000, |text| text.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let mut index = Index::open(dir.path()).await.unwrap();
-    let (mut chance, mut text) = (Chance(88_172_645_463_325_252), 0);
-    let begun = Instant::now();
+    // Made ahead, on the other core.
+    let (give, mut made) = tokio::sync::mpsc::channel(16);
+    let maker = tokio::task::spawn_blocking(move || {
+        let mut chance = Chance(88_172_645_463_325_252);
+        for n in 0..hours {
+            let made = hour(&mut chance, 1_800_000_000_000 + n * 1_000_000, n % 997 == 500);
+            give.blocking_send(made).unwrap();
+        }
+    });
+    let (mut text, mut took) = (0, 0.0);
     for n in 0..hours {
-        let at = 1_800_000_000_000 + n * 1_000_000;
-        let (blocks, length) = hour(&mut chance, at, n % 997 == 500);
+        let begun = Instant::now();
+        let (blocks, length) = made.recv().await.unwrap();
         text += length;
         let read = Read {
             session: SessionId::from_uuid(Uuid::from_u128(u128::from(n) + 1)),
@@ -93,31 +101,50 @@ async fn a_search_over_thousands_of_hours() {
             blocks,
         };
         index.put(&read).await.unwrap();
+        took += begun.elapsed().as_secs_f64();
+        // At a tenth of the way too: what grows with the hours shows, and what does not.
+        if n + 1 == hours || n + 1 == hours / 10 {
+            size(dir.path(), n + 1, text as f64, took);
+            times(&index).await;
+        }
     }
-    let took = begun.elapsed().as_secs_f64();
-    let size: u64 = std::fs::read_dir(dir.path())
+    maker.await.unwrap();
+}
+
+fn size(dir: &std::path::Path, hours: u64, text: f64, took: f64) {
+    let size: u64 = std::fs::read_dir(dir)
         .unwrap()
         .map(Result::unwrap)
         .filter(|file| file.path().extension().is_some_and(|it| it == "db"))
         .map(|file| file.metadata().unwrap().len())
         .sum();
-    let mb = |bytes: f64| bytes / 1e6;
+    let (mb, kb) = (|bytes: f64| bytes / 1e6, |bytes: f64| bytes / hours as f64 / 1e3);
     println!(
-        "{hours} h of transcript, {:.0} MB of text ({:.0} KB an hour): index {:.0} MB ({:.0} KB an hour), made in {took:.0} s ({:.1} MB/s)",
-        mb(text as f64),
-        text as f64 / hours as f64 / 1e3,
+        "{hours} h of transcript, {:.0} MB of text ({:.0} KB an hour): index {:.0} MB ({:.0} KB an hour), made in {took:.0} s ({:.1} MB/s, {:.0} hours a second)",
+        mb(text),
+        kb(text),
         mb(size as f64),
-        size as f64 / hours as f64 / 1e3,
-        mb(text as f64) / took,
+        kb(size as f64),
+        mb(text) / took,
+        hours as f64 / took,
     );
+}
+
+async fn times(index: &Index) {
     let cases = [
         ("a rare line", "rm -rf /srv/needle", None),
-        ("its words, on one device", "rm -rf", Some(vec![0; 16])),
-        ("a frequent word", "w1", None),
-        ("words of which each is frequent, and never so", "w1 w2 w3 w1", None),
+        ("its beginning, on one device", "rm -rf", Some(vec![0; 16])),
+        ("a frequent word, the newest", "w2", None),
+        ("frequent words, rarely in this order", "w2 w3 w4 w2", None),
+        ("frequent words, apart only", "w2/w3", None),
+        ("frequent pairs of words, never in this order", "w2 w3 w2 w3 w2 w3 w2", None),
+        ("the beginning of half of all words", "w", None),
         ("the beginning of many words", "w39", None),
+        ("the beginning of few words", "w3914", None),
         ("nothing at all", "nosuchword", None),
-        ("no word to look up by", "&& ;;", None),
+        ("marks alone, which are nowhere", "&& ;;", None),
+        ("frequent marks alone, never in this order", "/ ./", None),
+        ("a frequent mark and a beginning", ".l", None),
     ];
     for (what, text, device) in cases {
         let asked = Asked { text: text.into(), device, limit: 50, ..Asked::default() };
@@ -131,7 +158,7 @@ async fn a_search_over_thousands_of_hours() {
         let first = times[0];
         times.sort_by(f64::total_cmp);
         println!(
-            "{what:<48} {text:<22} {:>3} hits, complete {:<5}  first {first:>7.0} ms, median {:>7.0} ms",
+            "{what:<46} {text:<22} {:>3} hits, complete {:<5}  first {first:>7.0} ms, median {:>7.0} ms",
             last.hits.len(),
             last.complete,
             times[2],

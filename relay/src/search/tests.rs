@@ -226,7 +226,7 @@ async fn a_recording_that_would_not_end_is_searched_in_its_beginning() {
     let asked = Asked { text: "spam".into(), limit: 9, ..Asked::default() };
     let found = found(&index.readers, &asked).await.unwrap();
     assert_eq!(found.cut, 1, "more terminals than are followed");
-    assert!(found.hits.iter().all(|hit| hit.line.len() <= super::block::LINE_MAX));
+    assert!(found.hits.iter().all(|hit| hit.line.len() <= belay_tunnel::transcript::LINE_MAX));
 }
 
 async fn eventually(search: &Search, text: &str) -> Found {

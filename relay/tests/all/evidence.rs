@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use belay_proto::api::{Evidence, LogSession, SearchAnswer, SessionFacts};
+use belay_proto::api::{Evidence, LogSession, SealedPage, SearchAnswer, SessionFacts};
 use belay_proto::audit::{Checkpoint, Entry, VerifierKey, leaf_hash, seq_of};
 use belay_proto::evidence::{
     Anchors, Bundle, Issued, Keys, Manifest, Remark, Report, examine, from_base64, sha256,
@@ -41,11 +41,17 @@ impl Keys for RealKeys {
 }
 
 /// A terminal's recording: a segment for each text, the last of which ends it.
-fn terminal(
+fn terminal(key: &TlsKey, enrolled: &Enrolled, session: SessionId, texts: &[&str]) -> Vec<Vec<u8>> {
+    recording(key, enrolled, session, texts, None)
+}
+
+/// The same, said to be sealed.
+fn recording(
     key: &TlsKey,
     (device, _): &Enrolled,
     session: SessionId,
     texts: &[&str],
+    sealed: Option<bool>,
 ) -> Vec<Vec<u8>> {
     let mut before = [0; 32];
     let mut all = Vec::new();
@@ -68,7 +74,7 @@ fn terminal(
             first_ms: 1_800_000_000_000,
             last_ms: 1_800_000_000_000,
             compressed: None,
-            sealed: None,
+            sealed,
             key: None,
             end: (number + 1 == texts.len()).then_some(End::Whole),
             payload: lines.into_bytes().into(),
@@ -261,4 +267,55 @@ async fn what_a_session_showed_is_found_by_its_text_and_the_search_is_on_record(
         let answer = site.administer("POST", "/v1/search", Some(&ask)).await;
         assert_eq!((answer.status, answer.code().as_str()), (400, "bad-request"), "{ask}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn which_recordings_are_sealed_is_told_to_auditors_page_by_page_and_on_record() {
+    let (site, pump) = standard("").await;
+    let device = site.recording_line(&pump, &[]).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let Open1 { id, client: _client, near, far } = opened(&site, &device).await;
+        let mut way = Way::open(&device).await;
+        for signed in recording(pump.1.key(), &pump, id, &["noise"], Some(true)) {
+            assert_eq!(way.bring(&signed).await.refused, None);
+        }
+        drop((near, far));
+        ids.push(id);
+    }
+    let page = async |after: Option<SessionId>, count: u32| {
+        let ask = json!({"after": after, "count": count});
+        site.administer("POST", "/v1/search/sealed", Some(&ask)).await
+    };
+    let mut all: Vec<SessionId> = Vec::new();
+    for _ in 0..200 {
+        let answer = page(None, 1000).await;
+        if answer.status == 200 {
+            let found: SealedPage = answer.json();
+            assert!(!found.more);
+            all = found.recordings.iter().map(|one| one.session).collect();
+            if all.len() == 3 {
+                let one = &found.recordings[0];
+                assert_eq!(one.device.as_ref().unwrap().as_str(), "pump");
+                assert_eq!((one.device_id, one.login.as_deref()), (Some(pump.0), Some("support")));
+                assert!(one.bytes > 0 && one.user.is_some());
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(all, ids, "in the order of their ids");
+    let first: SealedPage = page(None, 2).await.json();
+    assert_eq!((first.recordings.len(), first.more), (2, true));
+    let second: SealedPage = page(Some(first.recordings[1].session), 2).await.json();
+    assert_eq!((second.recordings[0].session, second.more), (ids[2], false));
+    let read = site.store.decisions(0).await.unwrap().pop().unwrap();
+    assert_eq!(read.kind, "evidence-read");
+    assert_eq!(read.detail.unwrap(), "the list of sealed recordings");
+    for count in [0, 1001] {
+        assert_eq!(page(None, count).await.code(), "bad-request");
+    }
+    let ask = json!({"text": "noise", "limit": 10, "since": null, "device": null, "user": null});
+    let found: SearchAnswer = site.administer("POST", "/v1/search", Some(&ask)).await.json();
+    assert_eq!((found.hits.len(), found.sealed), (0, 3));
 }

@@ -14,7 +14,8 @@ const STRANGER: &str = "AGE-SECRET-KEY-1STRANGER";
 
 const SECRET: &str = "the-valve-code-is-4711";
 
-fn sealing(world: &mut World) -> Result<()> {
+/// Its relay has what is recorded from now on sealed to the auditor.
+pub(crate) fn sealing(world: &mut World) -> Result<()> {
     let config = world.relay_data().join("relay.toml");
     let text = std::fs::read_to_string(&config)?;
     std::fs::write(&config, format!("{text}recording_recipients = [\"{RECIPIENT}\"]\n"))?;
@@ -24,6 +25,13 @@ fn sealing(world: &mut World) -> Result<()> {
     world.wait_for("the device greets the relay that seals", || {
         run(&mut world.belay(&["exec", DEVICE, "--", "true"])).map(|done| done.success().is_ok())
     })
+}
+
+/// The file of the auditor's secret key.
+pub(crate) fn auditor(world: &World) -> Result<String> {
+    let key = world.path("auditor.age");
+    std::fs::write(&key, format!("# public key: {RECIPIENT}\n{AUDITOR}\n"))?;
+    Ok(key.to_str().context("path")?.to_owned())
 }
 
 /// Whether any file below a directory has this in it.
@@ -77,9 +85,7 @@ fn a_sealed_recording_is_read_by_its_auditor_and_by_nobody_on_the_way() -> Resul
     ensure!(locked.stderr.contains("--identity"), "{}", locked.stderr);
     ensure!(locked.stdout.is_empty(), "{}", locked.stdout);
 
-    let key = world.path("auditor.age");
-    std::fs::write(&key, format!("# public key: {RECIPIENT}\n{AUDITOR}\n"))?;
-    let key = key.to_str().context("path")?.to_owned();
+    let key = auditor(&world)?;
     let text = run(&mut world.belay(&["play", &id, "--text", "--identity", &key]))?.success()?;
     for part in [SECRET, "oh", "exit status 3", "opened kind=exec"] {
         ensure!(text.stdout.contains(part), "{part} is not in {}", text.stdout);

@@ -229,11 +229,16 @@ async fn read(
     }
     let login = home.live_login()?;
     let api = Api::of(&login)?;
+    Ok((download(&api, wanted).await?, login.ca()?))
+}
+
+/// A session's recording, as the relay has it: its file.
+pub(super) async fn download(api: &Api, session: &str) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     loop {
-        let page = api.bytes(&path_to(wanted, bytes.len())).await?;
+        let page = api.bytes(&path_to(session, bytes.len())).await?;
         if page.is_empty() {
-            return Ok((bytes, login.ca()?));
+            return Ok(bytes);
         }
         bytes.extend_from_slice(&page);
         if bytes.len() > FILE_MAX {

@@ -6,6 +6,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
 use age::{DecryptError, Decryptor};
 use belay_proto::ids::SessionId;
@@ -23,7 +24,7 @@ const IDENTITY_MAX: u64 = 64 * 1024;
 const KEYS_TRIED: usize = 4;
 
 /// Whether anything in it is sealed.
-pub(super) fn is_sealed(proven: &Proven) -> bool {
+pub(in crate::commands) fn is_sealed(proven: &Proven) -> bool {
     proven.segments.iter().any(|segment| segment.sealed == Some(true))
 }
 
@@ -49,6 +50,43 @@ impl Keys {
     fn opener(&self, session: SessionId, wrapped: &[u8]) -> Result<Option<Opener>, Failure> {
         let key = unwrapped(wrapped, &self.identities)?;
         Ok(key.and_then(|key| Opener::new(session, key.as_ref())))
+    }
+
+    /// What opens a recording; `None` when it is sealed to others.
+    pub(in crate::commands) fn opener_of(
+        &self,
+        proven: &Proven,
+    ) -> Result<Option<Opener>, Failure> {
+        let mut tried: Vec<&[u8]> = Vec::new();
+        for key in proven.segments.iter().filter_map(|segment| segment.key.as_deref()) {
+            if tried.contains(&key.as_slice()) {
+                continue;
+            }
+            if tried.len() >= KEYS_TRIED {
+                break;
+            }
+            tried.push(key);
+            if let Some(opener) = self.opener(proven.session, key)? {
+                return Ok(Some(opener));
+            }
+        }
+        if tried.is_empty() {
+            return Err(broken("it is sealed, and no segment with its key is left"));
+        }
+        Ok(None)
+    }
+
+    /// The secret keys themselves, in an order that is not the file's: what else is to be for them alone is
+    /// sealed with what comes of these.
+    pub(in crate::commands) fn secret(&self) -> Zeroizing<String> {
+        let mut texts: Vec<_> = self.identities.iter().map(Identity::to_string).collect();
+        texts.sort_by(|one, other| one.expose_secret().cmp(other.expose_secret()));
+        let mut all = Zeroizing::new(String::new());
+        for text in texts {
+            all.push_str(text.expose_secret());
+            all.push('\n');
+        }
+        all
     }
 
     fn none_fits(&self) -> Failure {
@@ -98,23 +136,7 @@ impl Lock {
 /// What opens the recording, by the secret keys of an age identity file.
 pub(super) fn opener(proven: &Proven, file: &Path) -> Result<Opener, Failure> {
     let keys = Keys::read(file)?;
-    let mut tried: Vec<&[u8]> = Vec::new();
-    for key in proven.segments.iter().filter_map(|segment| segment.key.as_deref()) {
-        if tried.contains(&key.as_slice()) {
-            continue;
-        }
-        if tried.len() >= KEYS_TRIED {
-            break;
-        }
-        tried.push(key);
-        if let Some(opener) = keys.opener(proven.session, key)? {
-            return Ok(opener);
-        }
-    }
-    if tried.is_empty() {
-        return Err(broken("it is sealed, and no segment with its key is left"));
-    }
-    Err(keys.none_fits())
+    keys.opener_of(proven)?.ok_or_else(|| keys.none_fits())
 }
 
 /// The recording's key, when it is for one of these.

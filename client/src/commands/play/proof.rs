@@ -10,10 +10,10 @@ use rustls_pki_types::CertificateDer;
 use crate::failure::Failure;
 
 /// A recording whose chain and signatures are right. Only [`prove`] makes one.
-pub(super) struct Proven {
-    pub(super) session: SessionId,
-    pub(super) device: DeviceId,
-    pub(super) segments: Vec<Segment>,
+pub(in crate::commands) struct Proven {
+    pub(in crate::commands) session: SessionId,
+    pub(in crate::commands) device: DeviceId,
+    pub(in crate::commands) segments: Vec<Segment>,
     pub(super) gaps: Vec<Gap>,
     pub(super) head: [u8; 32],
     end: Option<End>,
@@ -62,7 +62,7 @@ pub(in crate::commands) fn broken(cause: impl AsRef<str>) -> Failure {
 }
 
 /// Checks the whole file.
-pub(super) fn prove(bytes: &[u8], ca: &CertificateDer<'_>) -> Result<Proven, Failure> {
+pub(in crate::commands) fn prove(bytes: &[u8], ca: &CertificateDer<'_>) -> Result<Proven, Failure> {
     let (head, mut rest) =
         split(bytes).ok_or_else(|| broken("the file does not begin as a recording does"))?;
     let head = Head::read(head).map_err(|error| broken(one_line(&error)))?;

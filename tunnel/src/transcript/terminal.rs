@@ -2,15 +2,15 @@
 //!
 //! The bytes of a device go into a terminal of ours (avt); a line is what its rows say when they have
 //! scrolled away, joined where they were wrapped. Where the shell marks its commands (OSC 133), each
-//! line knows the command that made it. Full-screen programs draw on another screen, which is left out.
+//! line knows the command that made it. Full-screen programs draw on another screen: see `drawn`.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use avt::observer::{ShellEvent, ShellTracker};
-use avt::{Line as Row, Observation, Observer, Terminal as Emulator};
+use avt::{Line as Row, Observation, Observer, ScreenKind, Terminal as Emulator};
 
-use super::block::{COMMAND_MAX, cut};
+use super::block::{COMMAND_MAX, Kind, cut};
+use super::drawn::{Drawn, Leaving, hash};
 
 /// Largest screen followed: wider and higher than people's.
 const COLUMNS_MAX: usize = 300;
@@ -26,6 +26,8 @@ pub(super) struct Shown {
     pub(super) text: String,
     /// When it was written last, as told to [`Terminal::feed`].
     pub(super) at: u64,
+    /// [`Kind::Output`] or [`Kind::Screen`].
+    pub(super) kind: Kind,
     pub(super) command: Option<String>,
 }
 
@@ -60,6 +62,11 @@ pub(super) struct Terminal {
     command: Option<String>,
     /// A line of which more rows are to come.
     begun: Option<Shown>,
+    leaving: Leaving,
+    /// The other screen, where one was ever shown.
+    drawn: Box<Drawn>,
+    /// The time, as told last.
+    now: u64,
 }
 
 fn usable((columns, rows): (u16, u16)) -> (usize, usize) {
@@ -77,6 +84,9 @@ impl Terminal {
             rows: VecDeque::new(),
             command: None,
             begun: None,
+            leaving: Leaving::default(),
+            drawn: Box::default(),
+            now: 0,
         })
     }
 
@@ -91,8 +101,28 @@ impl Terminal {
     }
 
     fn feed_piece(&mut self, text: &str, at: u64, out: &mut Vec<Shown>) {
-        let ((), events) = self.emulator.feed_with(text, (&mut self.gone, &mut self.shell));
-        self.settle(at, out);
+        self.now = at;
+        let was_other = self.is_other();
+        if was_other {
+            let mut rows = Vec::new();
+            self.drawn.look(self.emulator.screen(), at, &mut rows);
+            self.full_screen(rows, out);
+        }
+        let observers = ((&mut self.gone, &mut self.leaving), &mut self.shell);
+        let (_, events) = self.emulator.feed_with(text, observers);
+        for left in self.leaving.left() {
+            let mut rows = Vec::new();
+            self.drawn.leave(left, at, &mut rows);
+            self.full_screen(rows, out);
+        }
+        let is_other = self.is_other();
+        if is_other {
+            self.drawn.settle(self.emulator.screen(), at);
+        }
+        // Nothing is written on the one while the other shows.
+        if !(was_other && is_other && self.gone.0.is_empty()) {
+            self.settle(at, out);
+        }
         for event in events {
             match event {
                 ShellEvent::CommandSubmitted(command) => {
@@ -115,10 +145,33 @@ impl Terminal {
         let shell = &mut self.shell;
         self.emulator.resize_with(columns, rows, (&mut self.gone, shell));
         self.settle(at, out);
+        if self.is_other() {
+            self.drawn.settle(self.emulator.screen(), at);
+        }
+    }
+
+    fn is_other(&self) -> bool {
+        self.emulator.active_screen_kind() == ScreenKind::Alternate
+    }
+
+    /// Rows of the other screen, and since when they stood there.
+    fn full_screen(&self, rows: Vec<(String, u64)>, out: &mut Vec<Shown>) {
+        let command = &self.command;
+        out.extend(rows.into_iter().map(|(text, at)| Shown {
+            text,
+            at,
+            kind: Kind::Screen,
+            command: command.clone(),
+        }));
     }
 
     /// Nothing follows: what is on the screen.
     pub(super) fn finish(mut self, out: &mut Vec<Shown>) {
+        if self.is_other() {
+            let mut rows = Vec::new();
+            std::mem::take(&mut *self.drawn).finish(self.emulator.screen(), self.now, &mut rows);
+            self.full_screen(rows, out);
+        }
         let rows: Vec<(String, bool)> = {
             let lines = self.emulator.primary_screen().all_lines();
             lines.map(|row| (row.chars().collect(), row.is_wrapped())).collect()
@@ -161,6 +214,7 @@ impl Terminal {
         let mut line = self.begun.take().unwrap_or_else(|| Shown {
             text: String::new(),
             at: known.at,
+            kind: Kind::Output,
             command: known.command,
         });
         line.at = line.at.max(known.at);
@@ -174,12 +228,6 @@ impl Terminal {
             out.push(line);
         }
     }
-}
-
-fn hash(row: &Row) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    row.chars().for_each(|c| c.hash(&mut hasher));
-    hasher.finish()
 }
 
 #[cfg(test)]
@@ -215,14 +263,10 @@ mod tests {
     }
 
     #[test]
-    fn wrapped_rows_are_one_line_and_another_screen_is_left_out() {
+    fn wrapped_rows_are_one_line() {
         let long = "x".repeat(50);
-        let lines = shown(&[
-            (1, &long),
-            (2, "\r\n\u{1b}[?1049hsecret in vi\u{1b}[?1049l"),
-            (3, "back\r\n"),
-        ]);
-        assert_eq!(texts(&lines), [(1, long.as_str()), (3, "back")]);
+        let lines = shown(&[(1, &long), (2, "\r\nback\r\n")]);
+        assert_eq!(texts(&lines), [(1, long.as_str()), (2, "back")]);
     }
 
     #[test]
@@ -237,5 +281,68 @@ mod tests {
         ]);
         assert_eq!(texts(&lines)[..2], [(2, "$ rm -rf x"), (3, "gone")]);
         assert_eq!(lines[1].command.as_deref(), Some("rm -rf x"));
+    }
+
+    /// What was seen of full screens: since when it stood there, and what.
+    fn drawn(feeds: &[(u64, &str)]) -> Vec<(u64, String)> {
+        let lines = shown(feeds).into_iter().filter(|line| line.kind == Kind::Screen);
+        lines.map(|line| (line.at, line.text.trim().to_owned())).collect()
+    }
+
+    const ENTER: &str = "\u{1b}[?1049h\u{1b}[H";
+    const LEAVE: &str = "\u{1b}[?1049l";
+
+    fn owned(rows: &[(u64, &str)]) -> Vec<(u64, String)> {
+        rows.iter().map(|(at, text)| (*at, (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_full_screen_is_read_when_it_is_still_and_when_it_is_left() {
+        let feeds = [
+            (0, "$ vi\r\n"),
+            (100, ENTER),
+            (200, "PermitRootLogin no\r\nPort 22"),
+            // It stood for three seconds.
+            (3200, "\u{1b}[1;17Hyes"),
+            (3300, "\u{1b}[2;6H2222"),
+            (3400, LEAVE),
+            (3500, "$ exit\r\n"),
+        ];
+        let wanted = [
+            (200, "PermitRootLogin no"),
+            (200, "Port 22"),
+            (3200, "PermitRootLogin yes"),
+            (3300, "Port 2222"),
+        ];
+        assert_eq!(drawn(&feeds), owned(&wanted));
+        let lines = shown(&feeds);
+        let others: Vec<&str> = lines
+            .iter()
+            .filter(|line| line.kind == Kind::Output)
+            .map(|line| line.text.trim_end())
+            .collect();
+        assert_eq!(others, ["$ vi", "$ exit"]);
+        // All in one piece, twice, and a recording that ends there.
+        let once = format!("{ENTER}one{LEAVE}{ENTER}two{LEAVE}{ENTER}three");
+        assert_eq!(drawn(&[(7, &once)]), owned(&[(7, "one"), (7, "two"), (7, "three")]));
+    }
+
+    #[test]
+    fn a_screen_that_changes_all_the_time_says_little_more_than_once() {
+        let mut feeds = vec![(0, format!("{ENTER}top"))];
+        for second in 1..=3600_u64 {
+            let text = format!(
+                "\u{1b}[2;1H{:>6} cpu {:>5}%\u{1b}[3;1Hsshd {second}",
+                second * 7,
+                second % 100
+            );
+            feeds.push((second * 1000, text));
+        }
+        feeds.push((3_601_000, LEAVE.to_owned()));
+        let feeds: Vec<(u64, &str)> = feeds.iter().map(|(at, text)| (*at, text.as_str())).collect();
+        let rows = drawn(&feeds);
+        assert!(rows.len() < 3 * 70, "{}", rows.len());
+        assert_eq!(rows.iter().filter(|row| row.1 == "top").count(), 1);
+        assert_eq!(rows.last().unwrap().1, "sshd 3600", "the last of it is there");
     }
 }

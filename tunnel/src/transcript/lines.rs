@@ -7,18 +7,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use belay_proto::recording::{SESSION_TRACK, Segment, TEXT_MAX};
-use belay_tunnel::recording::{UnpackError, unpack};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::block::{COMMAND_MAX, Kind, Line, cut};
 use super::terminal::{Shown, Terminal};
+use crate::recording::{Opener, UnpackError, unpack, unpack_payload};
 
 /// Text of one recording that is looked at, in bytes: twenty times a busy day's.
 const TEXT_READ: u64 = 256 * 1024 * 1024;
 
 /// Lines kept of one recording, by their text in bytes.
 const TEXT_KEPT: u64 = 32 * 1024 * 1024;
+
+/// Lines of full screens kept of one recording, by their text in bytes: a day of `top`.
+const SCREENS_KEPT: u64 = 4 * 1024 * 1024;
 
 /// Tracks of one recording that are looked at.
 const TRACKS: usize = 4096;
@@ -34,7 +37,7 @@ const LONGEST_PAUSE: f64 = 3.2e8;
 
 /// A segment holds no text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoText {
+pub enum NoText {
     /// It is encrypted to the auditors.
     #[error("it is sealed")]
     Sealed,
@@ -83,27 +86,43 @@ struct Track {
 
 /// Makes lines of a recording's segments, which come in their order.
 #[derive(Default)]
-pub(super) struct Lines {
+pub struct Lines {
     tracks: BTreeMap<u32, Option<Track>>,
     /// What of a track's header came.
     headers: BTreeMap<u32, String>,
     terminals: usize,
     read: u64,
     kept: u64,
+    /// Of that, what stood on full screens.
+    screens: u64,
     cut: bool,
 }
 
 impl Lines {
-    /// Takes the next segment; `out` gets the lines that are complete with it.
+    /// Takes the next segment, with what opens it where it is sealed; `out` gets the lines that are complete
+    /// with it.
     ///
     /// # Errors
     /// [`NoText`].
-    pub(super) fn take(&mut self, segment: &Segment, out: &mut Vec<Line>) -> Result<(), NoText> {
-        if self.is_full() && segment.sealed != Some(true) {
+    pub fn take(
+        &mut self,
+        segment: &Segment,
+        opener: Option<&Opener>,
+        out: &mut Vec<Line>,
+    ) -> Result<(), NoText> {
+        let opener = opener.filter(|_| segment.sealed == Some(true));
+        if self.is_full() && (opener.is_some() || segment.sealed != Some(true)) {
             return Ok(());
         }
         let nonsense = NoText::Nonsense(segment.number);
-        let text = unpack(segment).map_err(|error| match error {
+        let text = match opener {
+            Some(opener) => {
+                let payload = opener.open(segment).ok_or(nonsense)?;
+                unpack_payload(&payload, segment.compressed == Some(true))
+            }
+            None => unpack(segment),
+        };
+        let text = text.map_err(|error| match error {
             UnpackError::Sealed => NoText::Sealed,
             UnpackError::Damaged
             | UnpackError::TooLong
@@ -118,7 +137,7 @@ impl Lines {
     }
 
     /// Nothing follows: what is on the screens.
-    pub(super) fn finish(&mut self, out: &mut Vec<Line>) {
+    pub fn finish(&mut self, out: &mut Vec<Line>) {
         let begin = out.len();
         for track in std::mem::take(&mut self.tracks).into_values().flatten() {
             track.finish(out);
@@ -127,21 +146,31 @@ impl Lines {
     }
 
     /// Whether something was left out.
-    pub(super) const fn is_cut(&self) -> bool {
+    pub const fn is_cut(&self) -> bool {
         self.cut
     }
 
     /// Whether nothing more is taken.
-    pub(super) const fn is_full(&self) -> bool {
+    pub const fn is_full(&self) -> bool {
         self.read > TEXT_READ || self.kept > TEXT_KEPT
     }
 
-    /// Drops what has no text, and counts the rest.
+    /// Drops what has no text, or is too much of full screens, and counts the rest.
     fn count(&mut self, out: &mut Vec<Line>, begin: usize) {
         let mut place = 0;
+        let (screens, cut) = (&mut self.screens, &mut self.cut);
         out.retain(|line| {
             place += 1;
-            place <= begin || line.text.chars().any(|c| !c.is_whitespace())
+            if place <= begin {
+                return true;
+            }
+            let length = line.text.len() as u64;
+            if line.kind == Kind::Screen && *screens + length > SCREENS_KEPT {
+                *cut = true;
+                return false;
+            }
+            *screens += if line.kind == Kind::Screen { length } else { 0 };
+            line.text.chars().any(|c| !c.is_whitespace())
         });
         let more: usize = out.iter().skip(begin).map(|line| line.text.len()).sum();
         self.kept += more as u64;
@@ -295,9 +324,9 @@ impl Track {
     }
 
     fn shown(&self, shown: Vec<Shown>, out: &mut Vec<Line>) {
-        for Shown { text, at, command } in shown {
+        for Shown { text, at, kind, command } in shown {
             let text = text.trim_end().to_owned();
-            out.push(self.line(Kind::Output, text, at, command.or_else(|| self.command.clone())));
+            out.push(self.line(kind, text, at, command.or_else(|| self.command.clone())));
         }
     }
 

@@ -37,7 +37,7 @@ const REMEMBERED: u32 = 3;
 #[derive(Debug, Clone, Copy)]
 struct Shown {
     at: Duration,
-    held: usize,
+    carried: usize,
 }
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) struct Ahead {
     most: usize,
     /// The application had to wait since the last step.
     waited: bool,
-    /// Steps in which it did, without a pause: when, and what had been acknowledged.
+    /// Steps in which the line had work, without a pause: when, and what had been acknowledged.
     steps: VecDeque<(Duration, u64)>,
     shown: VecDeque<Shown>,
 }
@@ -72,10 +72,10 @@ impl Ahead {
         self.waited = true;
     }
 
-    /// The other end has everything up to `acknowledged`.
+    /// The other end has everything up to `acknowledged`, and `held` bytes are held still.
     pub(super) fn handle_acknowledged(
         &mut self,
-        acknowledged: u64,
+        (acknowledged, held): (u64, usize),
         least_round_trip: Option<Duration>,
         now: Duration,
     ) {
@@ -85,8 +85,8 @@ impl Ahead {
         if self.steps.back().is_some_and(|(at, _)| since(*at) < run / STEPS) {
             return;
         }
-        // What an application gives that never waits says nothing of the line.
-        if !std::mem::replace(&mut self.waited, false) {
+        let waited = std::mem::replace(&mut self.waited, false);
+        if !waited && held <= LEAST {
             return self.steps.clear();
         }
         while self.steps.get(1).is_some_and(|(at, _)| since(*at) >= run) {
@@ -96,22 +96,26 @@ impl Ahead {
         self.steps.push_back((now, acknowledged));
         let Some((at, from)) = first else { return };
         let rate = rate(acknowledged.saturating_sub(from), since(at));
-        let held = u128::from(rate) * (2 * round_trip + SPARE).as_nanos() / 1_000_000_000;
-        let held = usize::try_from(held).unwrap_or(usize::MAX).max(LEAST);
+        let carried = u128::from(rate) * (2 * round_trip + SPARE).as_nanos() / 1_000_000_000;
+        let carried = usize::try_from(carried).unwrap_or(usize::MAX).max(LEAST);
+        // What an application gives that waits neither here nor before the line says nothing of it.
+        if !waited && held <= carried {
+            return;
+        }
         if since(at) < run {
             // The line may not have come to its speed yet.
-            self.most = self.most.max(held);
+            self.most = self.most.max(carried);
             return;
         }
         while self.shown.front().is_some_and(|old| since(old.at) > run * REMEMBERED) {
             self.shown.pop_front();
         }
         // Only what may still be the best one day.
-        while self.shown.back().is_some_and(|last| last.held <= held) {
+        while self.shown.back().is_some_and(|last| last.carried <= carried) {
             self.shown.pop_back();
         }
-        self.shown.push_back(Shown { at: now, held });
-        self.most = self.shown.front().map_or(held, |best| best.held);
+        self.shown.push_back(Shown { at: now, carried });
+        self.most = self.shown.front().map_or(carried, |best| best.carried);
     }
 }
 
@@ -145,7 +149,8 @@ mod tests {
                 on_the_way.pop_front();
                 if offset > acknowledged {
                     acknowledged = offset;
-                    ahead.handle_acknowledged(acknowledged, Some(round_trip), at);
+                    let left = usize::try_from(taken - acknowledged).unwrap_or(usize::MAX);
+                    ahead.handle_acknowledged((acknowledged, left), Some(round_trip), at);
                 }
             }
             if now.subsec_millis() == 0 {
@@ -181,6 +186,24 @@ mod tests {
     }
 
     #[test]
+    fn what_another_window_limits_is_no_line_either_but_a_queue_is() {
+        // Much was carried at once at first, and the writer never waits here after that.
+        let mut ahead = Ahead::new();
+        let round_trip = Duration::from_millis(100);
+        for (at, acknowledged) in [(0, 0), (80, 400_000)] {
+            ahead.handle_wait();
+            let now = Duration::from_millis(at);
+            ahead.handle_acknowledged((acknowledged, 250_000), Some(round_trip), now);
+        }
+        assert!(ahead.most() > 1_000_000, "{}", ahead.most());
+        for turn in 1..100_u64 {
+            let now = Duration::from_millis(80 + turn * 20);
+            ahead.handle_acknowledged((400_000 + turn * 5_000, 1 << 20), Some(round_trip), now);
+        }
+        assert!(ahead.most() < 150_000, "{}", ahead.most());
+    }
+
+    #[test]
     fn a_faster_line_is_found_and_a_slower_one_within_seconds() {
         let mut ahead = Ahead::new();
         let round_trip = Duration::from_millis(100);
@@ -201,7 +224,7 @@ mod tests {
         ahead.handle_attached();
         for key in 0..600_u64 {
             let now = Duration::from_millis(key * 120);
-            ahead.handle_acknowledged(key, Some(Duration::from_millis(20)), now);
+            ahead.handle_acknowledged((key, 1), Some(Duration::from_millis(20)), now);
         }
         assert_eq!(ahead.most(), before);
     }
@@ -219,7 +242,8 @@ mod tests {
             // For 160 ms of each 400 nothing comes, and then all of it.
             let now = turn * 20;
             let come = if now % 400 < 160 { now - now % 400 } else { now };
-            ahead.handle_acknowledged(come * 250, Some(round_trip), Duration::from_millis(now));
+            let now = Duration::from_millis(now);
+            ahead.handle_acknowledged((come * 250, before), Some(round_trip), now);
             least = least.min(ahead.most());
             assert!(ahead.most() < 2 * before, "{} and {before}", ahead.most());
         }

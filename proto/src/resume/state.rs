@@ -242,7 +242,7 @@ impl Resume {
             self.ahead.handle_wait();
         }
         let least = self.silence.least_round_trip();
-        self.ahead.handle_acknowledged(acknowledged, least, now);
+        self.ahead.handle_acknowledged((acknowledged, self.replay.held()), least, now);
         self.replay.take_ahead(self.ahead.most());
     }
 

@@ -29,3 +29,6 @@ pub mod store;
 
 pub use reported::reported;
 pub use secret::NoRandom;
+
+/// The relay's software, as it says to peers.
+pub const SOFTWARE: &str = concat!("belay-relay/", env!("CARGO_PKG_VERSION"));

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::api::SOFTWARE;
+use crate::SOFTWARE;
 
 /// From looking the name up to the answer's last byte.
 const WITHIN: Duration = Duration::from_secs(30);

@@ -69,7 +69,7 @@ pub async fn run(
     let witness = config.audit.checkpoints_to.as_deref();
     let witness = witness.map(|path| Witness::new(path, every)).transpose()?;
     let store = Store::open(&config.data).await?;
-    store.record(Event::new(EventKind::RelayStarted).detail(crate::api::SOFTWARE)).await?;
+    store.record(Event::new(EventKind::RelayStarted).detail(crate::SOFTWARE)).await?;
 
     let recordings = Recordings::open(&config.data).context("cannot make DATA/recordings")?;
 

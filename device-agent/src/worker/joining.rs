@@ -1,6 +1,6 @@
 //! Between a guest's terminal and the session it joins: the two processes' one wire.
 //!
-//! Both run as the same login user, on the same device: the guest's helper ([`super::join_helper`])
+//! Both run as the same login user, on the same device: the guest's helper ([`mod@super::join_helper`])
 //! and the host's worker ([`super::terminals`]). The supervisor only brings them together; no byte of
 //! this passes through it. A frame is its kind, its length (16 bits, big-endian), and so many bytes:
 //!

@@ -189,7 +189,8 @@ async fn getpass_leaves_nothing_of_what_it_reads() {
     if !have("python3") {
         return eprintln!("SKIPPED: this test needs python3");
     }
-    let command = "python3 -c 'import getpass; print(input(\"name: \").upper()); \
+    // Time to be shown: what is typed is not kept once echo is off.
+    let command = "python3 -c 'import getpass, time; print(input(\"name: \").upper()); time.sleep(1); \
                    [print(len(getpass.getpass(\"pw%d: \" % n))) for n in range(3)]'";
     let say = [
         ("name: ", "anna\r"),

@@ -3,31 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::recording::{self, Recording};
-use super::{Bundle, Ended, Finding, Issued, Listed, Manifest, Remark, read_grant, sha256};
+use super::{Bundle, Ended, Finding, Issued, Keys, Listed, Manifest, Remark, read_grant, sha256};
 use crate::audit::{
     BadCheckpoint, Checkpoint, Difference, Digest, Entry, NoteError, VerifierKey, compare,
     leaf_hash, seq_of, verify_consistency, verify_inclusion,
 };
 use crate::grant::VerifySignature;
-use crate::ids::DeviceId;
-
-/// How signatures are checked.
-pub trait Keys {
-    /// A device's key.
-    type Device: VerifySignature;
-
-    /// With a log's key.
-    fn log(&self, key: &VerifierKey) -> impl VerifySignature;
-
-    /// With a key that signs grants.
-    fn grant(&self, key: &[u8; 32]) -> impl VerifySignature;
-
-    /// With the key of a device's certificate, which this CA must have issued. Both are DER.
-    ///
-    /// # Errors
-    /// One line that says why it is none.
-    fn device(&self, certificate: &[u8], ca: &[u8]) -> Result<(DeviceId, Self::Device), String>;
-}
 
 /// What is known beforehand, and from elsewhere.
 #[derive(Debug, Clone, Default)]

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `ended` | what the log says of a recording's end, and whether a recording is that one |
 //! | `granted` | what the log says of a grant, and whether a grant is that one |
+//! | `keys` | how signatures are checked, which is the caller's |
 //! | `manifest` | what the relay signs of a bundle: which parts it has |
 //! | `bundle` | the parts, as lines of a file |
 //! | `finding` `examine` `recording` | whether all of them hold, and what is wrong where they do not |
@@ -17,6 +18,7 @@ mod ended;
 mod examine;
 mod finding;
 mod granted;
+mod keys;
 mod manifest;
 mod recording;
 #[cfg(test)]
@@ -24,9 +26,10 @@ mod tests;
 
 pub use bundle::{Before, Bundle, MAX_LINE, MAX_RECORDING, NoBundle, Part, base64, from_base64};
 pub use ended::{Ended, Exchanged, check_end, from_hex};
-pub use examine::{Anchors, Keys, Report, examine};
+pub use examine::{Anchors, Report, examine};
 pub use finding::{Finding, Remark};
 pub use granted::{Issued, read_grant};
+pub use keys::Keys;
 pub use manifest::{BadManifest, Listed, Manifest, Recorded, sha256};
 pub use recording::Recording;
 

@@ -1,6 +1,6 @@
 //! A recording's file, held against the device that signed it, what the relay listed, and the log.
 
-use super::examine::Keys;
+use super::keys::Keys;
 use super::manifest::Recorded;
 use super::{Ended, Exchanged, Finding, Remark, check_end};
 use crate::error_line::one_line;

@@ -21,7 +21,7 @@ const LONG_PATH: Duration = Duration::from_millis(300);
 pub struct Config {
     /// Sent and not yet acknowledged, at most; a writer waits while it is full. Default 4 MiB: 40
     /// MB/s over a round trip of 100 ms. On a slower line less is taken in, about what it carries
-    /// within 150 ms and two round trips; without any, all of it.
+    /// within 250 ms and two round trips; without any, all of it.
     pub replay: usize,
     /// Received and not yet taken by the application; the other end's writer waits while it is
     /// full. Default 4 MiB, for it bounds throughput like the replay buffer. Memory is used only

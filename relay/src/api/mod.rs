@@ -50,9 +50,6 @@ pub use gate::{Caller, Need, Peer};
 use readings::Readings;
 pub use watch::WATCH_WAIT;
 
-/// The relay's software, as it says to peers.
-pub const SOFTWARE: &str = concat!("belay-relay/", env!("CARGO_PKG_VERSION"));
-
 /// Requests of one person: far above any command line, far below what would fill the disk with
 /// records.
 const PER_PERSON: Allowance = Allowance::new(300, 1200);
@@ -209,6 +206,6 @@ fn whoami(Extension(caller): Extension<Caller>) -> Ready<Json<WhoAmI>> {
         roles: caller.user.roles,
         expires: caller.expires,
         clock: clock::now(),
-        software: SOFTWARE.to_owned(),
+        software: crate::SOFTWARE.to_owned(),
     }))
 }

@@ -1,9 +1,9 @@
-//! What recordings showed, as lines of text, and looking through them: what the relay's index and an auditor's own
-//! have in common.
+//! What recordings showed, as lines of text, and looking through them: what the relay's index and an
+//! auditor's own have in common.
 //!
 //! Its law: the lines are made of a hostile device's bytes, and bounded in every direction; what a block
-//! is known by ([`Block::words`], [`Block::signs`]) only narrows where to look, and what the line says
-//! ([`Wanted::is_in`]) decides. What it is not: it opens no file, knows no key, and remembers nothing.
+//! is known by ([`Block::words`], [`Block::pairs`], [`Block::marks`]) only narrows where to look, and what
+//! the line says ([`Wanted::is_in`]) decides. What it is not: it opens no file, knows no key, and remembers nothing.
 //!
 //! `lines`, `terminal` and `drawn` make text of segments, `block` packs it, `words` and `signs` are what a block
 //! is known by.

@@ -13,21 +13,6 @@ use super::wire::{Code, DATA_MAX, Fault, Fields, PACKET_MAX, put_packet, put_str
 
 const EXTENDED_REPLY: u8 = 201;
 
-/// Names and versions, announced in `SSH_FXP_VERSION`.
-pub(super) const ANNOUNCED: [(&str, &str); 11] = [
-    ("posix-rename@openssh.com", "1"),
-    ("statvfs@openssh.com", "2"),
-    ("fstatvfs@openssh.com", "2"),
-    ("hardlink@openssh.com", "1"),
-    ("fsync@openssh.com", "1"),
-    ("lsetstat@openssh.com", "1"),
-    ("limits@openssh.com", "1"),
-    ("expand-path@openssh.com", "1"),
-    ("copy-data", "1"),
-    ("home-directory", "1"),
-    ("users-groups-by-id@openssh.com", "1"),
-];
-
 /// Ids in one `users-groups-by-id` request.
 const IDS_MAX: usize = 4096;
 

@@ -9,14 +9,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, CWD};
 
 use super::attrs::{self, Attrs};
-use super::extended::ANNOUNCED;
 use super::files;
 use super::handles::{Handles, Open};
 use super::ledger::Ledger;
 use super::listing::{Listing, Names};
 use super::paths;
 use super::wire::{
-    Code, DATA_MAX, Fault, Fields, close_packet, put_packet, put_status, put_string, put_u32,
+    ANNOUNCED, Code, DATA_MAX, Fault, Fields, close_packet, put_packet, put_status, put_string,
+    put_u32,
 };
 
 /// The version we speak.

@@ -13,6 +13,21 @@ pub(super) const PACKET_MAX: usize = 256 * 1024;
 /// Longest piece of a file in one packet; the rest of the packet is header.
 pub(super) const DATA_MAX: usize = PACKET_MAX - 1024;
 
+/// Names and versions of extensions, announced in `SSH_FXP_VERSION`.
+pub(super) const ANNOUNCED: [(&str, &str); 11] = [
+    ("posix-rename@openssh.com", "1"),
+    ("statvfs@openssh.com", "2"),
+    ("fstatvfs@openssh.com", "2"),
+    ("hardlink@openssh.com", "1"),
+    ("fsync@openssh.com", "1"),
+    ("lsetstat@openssh.com", "1"),
+    ("limits@openssh.com", "1"),
+    ("expand-path@openssh.com", "1"),
+    ("copy-data", "1"),
+    ("home-directory", "1"),
+    ("users-groups-by-id@openssh.com", "1"),
+];
+
 /// Bytes on their way in: two packets, so that one can be completed while the
 /// next begins.
 const INPUT: usize = 2 * (PACKET_MAX + 4);

@@ -42,16 +42,6 @@ pub(super) async fn open(
     };
     let Planned { record, login, kind, actions, joins } = planned;
     let line = shared.registry.device(record.id).ok_or_else(|| judge::offline(&record))?;
-    if shared.limits.recording == Policy::Required && glass.is_none() {
-        judge::recordable(&line, &record, &shared.limits)?;
-    }
-    if joins.is_some() && !line.able.joins {
-        return Err(Refused::new(
-            Code::DeviceRefused,
-            format!("the agent of {} cannot let anybody join a session", record.name),
-            "upgrade it",
-        ));
-    }
     let bounds = (shared.limits.sessions_per_device, shared.limits.sessions_per_user);
     let (guard, _) = shared
         .registry
@@ -75,6 +65,7 @@ pub(super) async fn open(
         break_glass: glass.map(str::to_owned),
         joins,
     };
+    able(&line, &record, &session, shared)?;
     recorded(&session, &user, caller, shared).await?.map_err(|error| match error {
         OpenSessionError::DeviceFull => Refused::new(
             Code::Busy,
@@ -97,6 +88,26 @@ pub(super) async fn open(
     let login = &session.login;
     tracing::info!(session = %id, user = %user.name, device = %record.name, %login, "session open");
     Ok(Taken { session, guard, line, to_device, from_device, opened, again: false })
+}
+
+/// Whether the agent on this line can do what the session asks of it.
+fn able(
+    line: &LiveDevice,
+    record: &DeviceRecord,
+    session: &SessionRecord,
+    shared: &Shared,
+) -> Result<(), Refused> {
+    if shared.limits.recording == Policy::Required && session.break_glass.is_none() {
+        judge::recordable(line, record, &shared.limits)?;
+    }
+    if session.joins.is_some() && !line.able.joins {
+        return Err(Refused::new(
+            Code::DeviceRefused,
+            format!("the agent of {} cannot let anybody join a session", record.name),
+            "upgrade it",
+        ));
+    }
+    Ok(())
 }
 
 /// What is to be opened, if everything else allows it.
@@ -173,6 +184,11 @@ async fn delivered(
         None => {}
     }
     let line = shared.registry.newer_line(&line).await;
+    // Another agent may hold it, which can less.
+    able(&line, who.1, session, shared).inspect_err(|refused| {
+        // It may have the session from the line before.
+        line.end_session(Ended { session: session.id, reason: refused.clone() });
+    })?;
     let again = match deliver(&line, session, who, Which::First, early, shared).await {
         Err(NotTaken::Refused(refused)) if refused.code() == Code::BadGrant => {
             deliver(&line, session, who, Which::Same, early, shared).await

@@ -196,7 +196,7 @@ mod tests {
             ahead.handle_acknowledged((acknowledged, 250_000), Some(round_trip), now);
         }
         assert!(ahead.most() == 2 * FIRST, "{}", ahead.most());
-        for turn in 1..100_u64 {
+        for turn in 1..200_u64 {
             let now = Duration::from_millis(80 + turn * 20);
             ahead.handle_acknowledged((400_000 + turn * 5_000, 1 << 20), Some(round_trip), now);
         }

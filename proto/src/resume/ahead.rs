@@ -3,7 +3,7 @@
 //! Whatever was taken in and has not arrived stands before all that comes next: before what Ctrl-C
 //! does to a flood, and before a key that shares an SSH connection with a transfer. So an end takes
 //! in what its line carries within [`SPARE`] and two round trips, by what acknowledgements show of
-//! it, and lets the application wait for the rest. On a line of 2 Mbit/s that is 80 KB instead of
+//! it, and lets the application wait for the rest. On 2 Mbit/s, once that is known, it is 80 KB instead of
 //! 4 MiB, and 0.3 s instead of 16.
 //!
 //! Its law: it bounds what is taken in, never what is sent, so nothing that was taken depends on it;

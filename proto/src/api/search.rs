@@ -70,6 +70,9 @@ pub struct SearchAnswer {
     pub searched: u64,
     /// Recordings that are not yet: new ones, and all of them after the index was lost.
     pub waiting: u64,
+    /// Recordings that go on, or have ended this moment: their last lines are not in the index.
+    #[serde(default)]
+    pub growing: u64,
     /// Recordings the relay cannot read: they are sealed to the auditors.
     pub sealed: u64,
     /// Recordings that are not what their device signed.

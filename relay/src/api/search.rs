@@ -160,7 +160,7 @@ impl Names {
 
 async fn shown(api: &Api, found: Found) -> Result<SearchAnswer, Failure> {
     let names = Names::of(api).await?;
-    let Found { hits, complete, searched, cut, sealed, damaged, waiting } = found;
+    let Found { hits, complete, searched, cut, sealed, damaged, waiting, growing } = found;
     let hits = hits.into_iter().map(|hit| {
         let Hit { session, user, device, login, track, at_ms, offset_ms, kind, line, command } =
             hit;
@@ -177,5 +177,14 @@ async fn shown(api: &Api, found: Found) -> Result<SearchAnswer, Failure> {
             command: command.map(|command| printable(&command)),
         }
     });
-    Ok(SearchAnswer { hits: hits.collect(), complete, searched, waiting, sealed, damaged, cut })
+    Ok(SearchAnswer {
+        hits: hits.collect(),
+        complete,
+        searched,
+        waiting,
+        growing,
+        sealed,
+        damaged,
+        cut,
+    })
 }

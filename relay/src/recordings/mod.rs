@@ -6,11 +6,12 @@
 //! payload, which may be sealed.
 //!
 //! `file` is one recording's file, `receive` a device's stream, `delete` takes one away, `walk` reads
-//! one again, `watching` is who looks on as it grows.
+//! one again, `watching` is who looks on as it grows, `unread` what was added since it was read for the search.
 
 mod delete;
 mod file;
 mod receive;
+mod unread;
 mod walk;
 mod watching;
 
@@ -29,6 +30,7 @@ use self::file::Tail;
 pub(crate) use delete::Leaving;
 pub use delete::Room;
 pub(crate) use receive::{Desk, receive};
+pub(crate) use unread::Unread;
 pub(crate) use walk::{Walk, WalkError};
 pub use watching::{TooMany, Watching};
 
@@ -103,6 +105,7 @@ pub struct Recordings {
     writers: Semaphore,
     /// Who looks on.
     pub watching: Watching,
+    pub(crate) unread: Unread,
 }
 
 impl Recordings {
@@ -115,7 +118,8 @@ impl Recordings {
         private_file::make_dir(&dir)?;
         let (tails, leaving) = (DashMap::new(), DashSet::new());
         let (writers, watching) = (Semaphore::new(WRITERS), Watching::default());
-        Ok(Arc::new(Self { dir, tails, leaving, writers, watching }))
+        let unread = Unread::default();
+        Ok(Arc::new(Self { dir, tails, leaving, writers, watching, unread }))
     }
 
     /// Whether nothing of a session's recording is here.
@@ -189,7 +193,9 @@ impl Recordings {
         if !kept.iter().any(|one| matches!(one, Err(KeepError::Disk(..)))) {
             *tail = Some(open);
         }
-        if kept.iter().any(|one| matches!(one, Ok(Kept { again: false, .. }))) {
+        let mut new = kept.iter().flatten().filter(|kept| !kept.again);
+        if let Some(last) = new.next_back() {
+            self.unread.added(session, last.end.is_some());
             self.watching.grown(session);
         }
         Ok(kept)

@@ -76,6 +76,8 @@ pub(crate) struct Found {
     pub(crate) sealed: u64,
     pub(crate) damaged: u64,
     pub(crate) waiting: u64,
+    /// Recordings that have lines which are not in the index yet, of those it is to have.
+    pub(crate) growing: u64,
 }
 
 impl Search {
@@ -88,6 +90,7 @@ impl Search {
         let readers = self.readers().ok_or(SearchError::NotYet)?;
         let mut found = found(&readers, asked).await?;
         found.waiting = self.waiting();
+        found.growing = growing(&readers, &self.recordings.unread.all()).await?;
         Ok(found)
     }
 }
@@ -354,6 +357,28 @@ async fn recording(readers: &SqlitePool, id: i64) -> Result<Option<Known>, Index
     let Some(session) = SessionId::from_slice(session) else { return Ok(None) };
     let (user, device) = (row.try_get(1)?, row.try_get(2)?);
     Ok(Some(Known { session, user, device, login: row.try_get(3)? }))
+}
+
+/// Of recordings of which more is there than was read, those whose lines are wanted in the index, and not in
+/// their beginning alone.
+async fn growing(readers: &SqlitePool, unread: &[SessionId]) -> Result<u64, IndexError> {
+    if unread.is_empty() {
+        return Ok(0);
+    }
+    let hex = unread.iter().map(|session| {
+        session.as_bytes().iter().map(|byte| format!("{byte:02X}")).collect::<String>()
+    });
+    let hex = serde_json::Value::from_iter(hex).to_string();
+    let row = sqlx::query(
+        "SELECT count(*) FROM recordings
+         WHERE state <> $1 AND hex(session) IN (SELECT value FROM json_each($2))",
+    )
+    .bind(State::Whole.word())
+    .bind(hex)
+    .fetch_one(readers)
+    .await?;
+    let never = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
+    Ok((unread.len() as u64).saturating_sub(never))
 }
 
 async fn count(readers: &SqlitePool, found: &mut Found) -> Result<(), IndexError> {

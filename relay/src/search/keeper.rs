@@ -2,7 +2,8 @@
 //! is read, one recording after another.
 //!
 //! Nobody waits for it: it works half of the time at most, so that sessions have the machine. A recording
-//! that goes on is read again when it has grown by a quarter, or has been quiet for half a minute.
+//! that goes on is read again when it has grown by a quarter, or has been quiet for half a minute; one that
+//! has ended is read at once, for whoever looks for what was just done.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use belay_proto::ids::SessionId;
 use belay_tunnel::transcript::{Block, Gathering, Line, Lines, NoText};
 use rustls_pki_types::CertificateDer;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Search;
 use super::index::{Index, IndexError, Read, Seen, State};
-use crate::recordings::{Recordings, Walk, WalkError};
+use crate::recordings::{Recordings, Standing, Walk, WalkError};
 use crate::store::Store;
 
 /// Between two looks at the directory, and so many times as long as a look takes.
@@ -82,6 +83,7 @@ impl Search {
             let took = begun.elapsed();
             for gone in seen.keys().filter(|one| !looked.sizes.contains_key(one)).copied() {
                 index.forget(gone).await?;
+                self.recordings.unread.read(gone);
             }
             seen.retain(|session, _| looked.sizes.contains_key(session));
             // Ids of version 7 begin with their time: the newest first.
@@ -94,18 +96,51 @@ impl Search {
                 })
                 .map(|(session, (bytes, _))| (*session, *bytes))
                 .collect();
-            for (place, (session, bytes)) in due.iter().enumerate() {
-                self.waiting.store((due.len() - place) as u64, Ordering::Relaxed);
-                let begun = Instant::now();
-                if let Some(read) = self.read(*session, *bytes, store).await? {
-                    index.put(&read).await?;
-                    seen.insert(*session, read.seen);
-                }
-                sleep(begun.elapsed().min(REST)).await;
+            let new = |one: &(SessionId, u64)| !seen.contains_key(&one.0);
+            let mut waiting = due.iter().filter(|one| new(one)).count() as u64;
+            self.waiting.store(waiting, Ordering::Relaxed);
+            for (session, bytes) in due {
+                let new = !seen.contains_key(&session);
+                self.take_in(&mut index, &mut seen, (session, bytes), store).await?;
+                waiting -= u64::from(new);
+                self.waiting.store(waiting, Ordering::Relaxed);
             }
-            self.waiting.store(0, Ordering::Relaxed);
-            sleep(LOOK_EVERY.max(took * LOOK_SHARE)).await;
+            let again = tokio::time::Instant::now() + LOOK_EVERY.max(took * LOOK_SHARE);
+            loop {
+                let ended = tokio::select! {
+                    () = sleep_until(again) => break,
+                    ended = self.recordings.unread.ended() => ended,
+                };
+                for session in ended {
+                    match self.recordings.standing(session) {
+                        Ok(Some(Standing { bytes, .. })) => {
+                            self.take_in(&mut index, &mut seen, (session, bytes), store).await?;
+                        }
+                        // The next look at the directory is for these.
+                        Ok(None) | Err(_) => self.recordings.unread.read(session),
+                    }
+                }
+            }
         }
+    }
+
+    /// Reads a recording whose file has so many bytes into the index, and rests as long as that took.
+    async fn take_in(
+        &self,
+        index: &mut Index,
+        seen: &mut BTreeMap<SessionId, Seen>,
+        (session, bytes): (SessionId, u64),
+        store: &Store,
+    ) -> Result<(), IndexError> {
+        let begun = Instant::now();
+        // What comes while it is read is not read.
+        self.recordings.unread.read(session);
+        if let Some(read) = self.read(session, bytes, store).await? {
+            index.put(&read).await?;
+            seen.insert(session, read.seen);
+        }
+        sleep(begun.elapsed().min(REST)).await;
+        Ok(())
     }
 
     /// Looks at the directory.

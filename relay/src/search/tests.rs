@@ -274,3 +274,42 @@ async fn the_index_is_kept_by_itself_and_made_anew_when_it_is_gone_or_broken() {
     cancel.cancel();
     keeper.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_on_is_counted_and_what_has_ended_is_read_at_once() {
+    let site = site().await;
+    let cancel = CancellationToken::new();
+    let keeper = tokio::spawn(Arc::clone(&site.search).keep(site.store.clone(), cancel.clone()));
+    let text = |word: &str| events(&[(1, Code::Output, &format!("{word}\r\n"))]);
+    let mut parts = vec![(1, header(1, "terminal", None) + &text("begun"), false)];
+    parts.extend((0..9).map(|n| (1, text(&format!("more{n}")), false)));
+    let one = session();
+    site.record(one, &parts, false).await;
+    eventually(&site.search, "more8").await;
+    let asked = Asked { text: "begun".into(), limit: 9, ..Asked::default() };
+    assert_eq!(site.search.find(&asked).await.unwrap().growing, 0);
+    // Less than a quarter is not read yet.
+    parts.push((1, text("late"), false));
+    site.record(one, &parts, false).await;
+    let found = site.search.find(&asked).await.unwrap();
+    assert_eq!((found.growing, found.waiting, found.searched), (1, 0, 1));
+    parts.push((1, text("last"), false));
+    site.record(one, &parts, true).await;
+    eventually(&site.search, "last").await;
+    assert_eq!(eventually(&site.search, "late").await.growing, 0);
+    // What is sealed is not wanted in the index.
+    let other = session();
+    let sealed = [(1, "sealed".to_owned(), true), (1, "again".to_owned(), true)];
+    site.record(other, &sealed, true).await;
+    for _ in 0..600 {
+        let found = site.search.find(&asked).await.unwrap();
+        if (found.sealed, found.growing, found.waiting) == (1, 0, 0) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let found = site.search.find(&asked).await.unwrap();
+    assert_eq!((found.sealed, found.growing, found.waiting), (1, 0, 0));
+    cancel.cancel();
+    keeper.await.unwrap();
+}

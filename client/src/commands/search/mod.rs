@@ -71,6 +71,7 @@ struct Answer {
     complete: bool,
     searched: u64,
     waiting: u64,
+    growing: u64,
     /// Not searched: sealed, and not to a key that is here.
     sealed: u64,
     damaged: u64,
@@ -145,13 +146,15 @@ async fn own(
 impl Answer {
     /// Of what the relay found, and what was found here.
     fn of(answer: SearchAnswer, looked: Option<Looked>, limit: usize) -> Self {
-        let SearchAnswer { hits, complete, searched, waiting, sealed, damaged, cut } = answer;
+        let SearchAnswer { hits, complete, searched, waiting, growing, sealed, damaged, cut } =
+            answer;
         let from = |from| move |hit| Hit { hit, from };
         let mut all = Self {
             hits: hits.into_iter().map(from(From::Relay)).collect(),
             complete,
             searched,
             waiting,
+            growing,
             sealed,
             damaged,
             cut,
@@ -214,7 +217,7 @@ fn clock(ms: u64) -> String {
 
 /// What a person must know of an answer.
 fn remarks(answer: &Answer) -> Vec<String> {
-    let Answer { hits, complete, searched, waiting, sealed, damaged, cut, own } = answer;
+    let Answer { hits, complete, searched, waiting, growing, sealed, damaged, cut, own } = answer;
     let here = match own {
         None | Some(0) => String::new(),
         Some(own) => format!(", {own} of them sealed to you and searched here"),
@@ -231,6 +234,7 @@ fn remarks(answer: &Answer) -> Vec<String> {
     }
     for (count, what) in [
         (waiting, "are not in the index yet, the newest come first: try again in a while"),
+        (growing, "go on or ended this moment, and their last lines are not in the index yet"),
         (sealed, sealed_how),
         (
             damaged,
@@ -299,6 +303,7 @@ mod tests {
             complete: true,
             searched: 7,
             waiting: 0,
+            growing: 1,
             sealed: 3,
             damaged: 0,
             cut: 0,

@@ -6,6 +6,10 @@
 //! it, and lets the application wait for the rest. On 2 Mbit/s, once that is known, it is 80 KB instead of
 //! 4 MiB, and 0.3 s instead of 16.
 //!
+//! A carrier that begins to send doubles from little, and what is acknowledged shows what it sent a round trip
+//! before. So as long as the rate grows nothing is taken back, and twice as much is taken in: a carrier whose
+//! queue runs empty doubles no more.
+//!
 //! Its law: it bounds what is taken in, never what is sent, so nothing that was taken depends on it;
 //! and a writer that it stopped finds out more, since twice the round trip always asks for more than
 //! the line was given. What it is not: congestion control, which is the carrier's.
@@ -26,6 +30,11 @@ const SPARE: Duration = Duration::from_millis(250);
 /// Time over which a rate is taken; with a longer round trip, that. A leg that repaired a loss delivers
 /// at once what it had held back, and that is no rate.
 const RUN: Duration = Duration::from_millis(300);
+
+/// Growth of the rate, in quarters, that shows a line which has not come to its speed; and after how many runs
+/// without it the line has (as in BBR, draft-ietf-ccwg-bbr §5.3.1.2).
+const GROWING_QUARTERS: u64 = 5;
+const SETTLED: u8 = 3;
 
 /// Rates a run.
 const STEPS: u32 = 4;
@@ -48,11 +57,23 @@ pub(super) struct Ahead {
     /// Steps in which the line had work, without a pause: when, and what had been acknowledged.
     steps: VecDeque<(Duration, u64)>,
     shown: VecDeque<Shown>,
+    /// The greatest rate of this line's runs, when one was looked at last, and how many in a row were no greater.
+    best: u64,
+    judged: Duration,
+    flat: u8,
 }
 
 impl Ahead {
     pub(super) const fn new() -> Self {
-        Self { most: FIRST, waited: false, steps: VecDeque::new(), shown: VecDeque::new() }
+        Self {
+            most: FIRST,
+            waited: false,
+            steps: VecDeque::new(),
+            shown: VecDeque::new(),
+            best: 0,
+            judged: Duration::ZERO,
+            flat: 0,
+        }
     }
 
     /// Bytes that may be held, taken in and not acknowledged.
@@ -65,6 +86,9 @@ impl Ahead {
         self.waited = false;
         self.steps.clear();
         self.shown.clear();
+        self.best = 0;
+        self.judged = Duration::ZERO;
+        self.flat = 0;
     }
 
     /// The application has more than there was room for.
@@ -96,14 +120,19 @@ impl Ahead {
         self.steps.push_back((now, acknowledged));
         let Some((at, from)) = first else { return };
         let rate = rate(acknowledged.saturating_sub(from), since(at));
-        let carried = u128::from(rate) * (2 * round_trip + SPARE).as_nanos() / 1_000_000_000;
+        let is_whole = since(at) >= run;
+        if is_whole && since(self.judged) >= run {
+            self.judge(rate, now);
+        }
+        let trips = if self.is_settled() { 2 } else { 4 };
+        let carried = u128::from(rate) * (trips * round_trip + SPARE).as_nanos() / 1_000_000_000;
         let carried = usize::try_from(carried).unwrap_or(usize::MAX).max(LEAST);
         // What an application gives that waits neither here nor before the line says nothing of it.
         if !waited && held <= carried {
             return;
         }
-        if since(at) < run {
-            // The line may not have come to its speed yet, and a burst is no speed.
+        if !is_whole || !self.is_settled() {
+            // A burst is no speed either.
             self.most = self.most.max(carried.min(2 * self.most));
             return;
         }
@@ -117,6 +146,21 @@ impl Ahead {
         self.shown.push_back(Shown { at: now, carried });
         self.most = self.shown.front().map_or(carried, |best| best.carried);
     }
+
+    const fn judge(&mut self, rate: u64, now: Duration) {
+        self.judged = now;
+        if rate > self.best.saturating_mul(GROWING_QUARTERS) / 4 {
+            self.best = rate;
+            self.flat = 0;
+        } else if self.flat < SETTLED {
+            self.flat += 1;
+        }
+    }
+
+    /// Whether the line has come to its speed.
+    const fn is_settled(&self) -> bool {
+        self.flat >= SETTLED
+    }
 }
 
 /// In bytes a second.
@@ -129,40 +173,80 @@ fn rate(bytes: u64, span: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    /// A line of so many bytes a second, whose round trip without a queue is `round_trip`, and a
-    /// writer that always has more. The bytes held in each second.
-    fn on_a_line(ahead: &mut Ahead, rate: u64, round_trip: Duration, seconds: u64) -> Vec<usize> {
-        let step = Duration::from_millis(10);
-        let (mut now, mut taken, mut arrived) = (Duration::ZERO, 0_u64, 0_u64);
-        let mut on_the_way: VecDeque<(Duration, u64)> = VecDeque::new();
-        let mut held = Vec::new();
-        let mut acknowledged = 0;
-        while now < Duration::from_secs(seconds) {
-            taken = taken.max(acknowledged + ahead.most() as u64);
-            ahead.handle_wait();
-            // What the line carries in one step arrives a round trip later.
-            let carried = (taken - arrived).min(rate * 10 / 1000);
-            arrived += carried;
-            on_the_way.push_back((now + round_trip, arrived));
-            now += step;
-            while let Some((at, offset)) = on_the_way.front().copied().filter(|one| one.0 <= now) {
-                on_the_way.pop_front();
-                if offset > acknowledged {
-                    acknowledged = offset;
-                    let left = usize::try_from(taken - acknowledged).unwrap_or(usize::MAX);
-                    ahead.handle_acknowledged((acknowledged, left), Some(round_trip), at);
+    /// A line of so many bytes a second, whose round trip without a queue is `round_trip`.
+    struct Line {
+        rate: u64,
+        round_trip: Duration,
+        /// What its carrier has under way at most; it doubles each round trip as long as it is used.
+        window: u64,
+    }
+
+    impl Line {
+        fn of(rate: u64, round_trip: Duration) -> Self {
+            Self { rate, round_trip, window: u64::MAX }
+        }
+
+        /// A writer that always has more: the bytes it may have ahead after each second, and all that was
+        /// acknowledged.
+        fn run(mut self, ahead: &mut Ahead, seconds: u64) -> (Vec<usize>, u64) {
+            let step = Duration::from_millis(10);
+            let (mut now, mut taken, mut arrived) = (Duration::ZERO, 0_u64, 0_u64);
+            let mut on_the_way: VecDeque<(Duration, u64)> = VecDeque::new();
+            let mut held = Vec::new();
+            let mut acknowledged = 0;
+            while now < Duration::from_secs(seconds) {
+                taken = taken.max(acknowledged + ahead.most() as u64);
+                ahead.handle_wait();
+                // What the line carries in one step arrives a round trip later.
+                let window = self.window.saturating_sub(arrived - acknowledged);
+                let carried = (taken - arrived).min(self.rate * 10 / 1000).min(window);
+                arrived += carried;
+                on_the_way.push_back((now + self.round_trip, arrived));
+                now += step;
+                while let Some((at, offset)) =
+                    on_the_way.front().copied().filter(|one| one.0 <= now)
+                {
+                    on_the_way.pop_front();
+                    if offset > acknowledged {
+                        self.window = self.window.saturating_add(offset - acknowledged);
+                        acknowledged = offset;
+                        let left = usize::try_from(taken - acknowledged).unwrap_or(usize::MAX);
+                        ahead.handle_acknowledged((acknowledged, left), Some(self.round_trip), at);
+                    }
+                }
+                if now.subsec_millis() == 0 {
+                    held.push(ahead.most());
                 }
             }
-            if now.subsec_millis() == 0 {
-                held.push(ahead.most());
-            }
+            (held, acknowledged)
         }
+    }
+
+    fn on_a_line(ahead: &mut Ahead, rate: u64, round_trip: Duration, seconds: u64) -> Vec<usize> {
+        let (held, acknowledged) = Line::of(rate, round_trip).run(ahead, seconds);
         assert!(
             acknowledged * 10 >= rate * (seconds - 1) * 9,
             "{acknowledged} of {}",
             rate * seconds
         );
         held
+    }
+
+    #[test]
+    fn a_carrier_that_begins_slowly_always_has_enough_to_double() {
+        for (rate, round_trip) in
+            [(1_900_000, 650), (12_500_000, 650), (12_500_000, 100), (250_000, 100)]
+        {
+            let line = || {
+                let round_trip = Duration::from_millis(round_trip);
+                Line { window: 13_000, ..Line::of(rate, round_trip) }
+            };
+            // Never judged, and never lowered.
+            let mut endless = Ahead { most: usize::MAX / 4, judged: Duration::MAX, ..Ahead::new() };
+            let (_, most) = line().run(&mut endless, 10);
+            let (_, ours) = line().run(&mut Ahead::new(), 10);
+            assert!(ours * 100 >= most * 97, "{rate} B/s, {round_trip} ms: {ours} of {most}");
+        }
     }
 
     #[test]

@@ -44,6 +44,12 @@ const AFTER_START: u8 = 1;
 const STILL_GROWING: f64 = 1.25;
 const PROOF: u8 = 3;
 
+/// Growth of the rate over all that is known, in a full round in which nothing waited, that shows a path which
+/// holds more than the model says: the start was over before there was much to send, or others have left. After
+/// so many in a cycle there is another start; by the model it would be a quarter every other round.
+const CLIMBING: f64 = 1.1;
+const CLIMBED: u8 = 2;
+
 /// Share of unusual losses, in a round that waited, at which the start is over at once.
 const OVERFLOWING: f64 = 0.05;
 
@@ -78,6 +84,8 @@ pub(super) struct Belay {
     batch: u64,
     /// Full rounds in a row that were late.
     late: u8,
+    /// Rounds of this cycle that climbed, since one waited.
+    climbing: u8,
     /// Nothing is in flight.
     empty: bool,
 }
@@ -96,6 +104,7 @@ impl Belay {
             headroom: Headroom::new(),
             batch: 0,
             late: 0,
+            climbing: 0,
             empty: true,
         }
     }
@@ -129,8 +138,18 @@ impl Belay {
             self.bandwidth.idle(sample.rate);
             return;
         }
+        let waited = sample.worst > least * CLEAR + SLACK;
+        let climbs = !waited && sample.rate > self.bandwidth.get() * CLIMBING;
+        // The rate is that of the window a round before, so that every second round at best climbs.
+        self.climbing = if waited { 0 } else { self.climbing + u8::from(climbs) };
         match &mut self.phase {
+            Phase::Cruise(_) if self.climbing >= CLIMBED => {
+                self.bandwidth.full(sample.rate);
+                self.climbing = 0;
+                self.phase = Phase::Start { best: sample.rate, flat: 0 };
+            }
             Phase::Start { best, flat } => {
+                self.climbing = 0;
                 self.bandwidth.full(sample.rate);
                 if sample.rate > *best * STILL_GROWING {
                     *best = sample.rate;
@@ -146,6 +165,7 @@ impl Belay {
                 *round = (*round + 1) % CYCLE;
                 if *round == 0 {
                     self.headroom.cycle();
+                    self.climbing = 0;
                 }
                 self.base.round();
                 if late {

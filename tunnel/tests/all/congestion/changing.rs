@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::link::Shape;
 use super::peers::Law;
+use super::traffic::Load;
 use super::world::{Change, Flow, Plan, World, ms};
 
 fn run(shape: Shape, changes: Vec<Change>, lasts: u64) -> World {
@@ -73,4 +74,27 @@ fn a_link_that_stutters_kills_nothing() {
     // 60 % of the time is there; the sender's doubling timer sleeps through most of it.
     assert!(share >= 0.15, "seed 5: {share}");
     reaches(&world, 11_000, 14.0, 500, 2_500);
+}
+
+/// A device's line carries little for hours, its way back may be full meanwhile, and then somebody sends a file.
+#[test]
+fn what_little_traffic_showed_holds_no_bulk_flow_back() {
+    for (mbit, rtt, longer) in [(15, 600, 250), (40, 600, 250), (100, 50, 100), (10, 50, 300)] {
+        let usual = Shape::line(mbit, rtt, 0.0, 1.0);
+        let late = Shape { delay: usual.delay + ms(longer), ..usual };
+        let load = Load::Chatter { size: 200, every: ms(20), lasts: ms(90_000) };
+        let flows = vec![Flow { load, ..Flow::bulk(Law::Ours) }];
+        let changes = vec![(ms(8_000), late), (ms(80_000), usual)];
+        let plan = Plan { shape: usual, flows, changes, lasts: ms(120_000), seed: 5 };
+        let world = World::run(&plan);
+        assert_eq!(world.died(0), None, "seed 5: {}", world.story(0, plan.lasts));
+        let took = world.reaches(0, ms(90_000), 0.8 * mbit as f64 * 1e6, ms(500));
+        println!("{mbit} Mbit/s, {rtt} ms: {took:?}; {}", world.story(0, plan.lasts));
+        // From ten datagrams it doubles up to ten times.
+        let within = 500 + 14 * rtt;
+        assert!(
+            took.is_some_and(|took| took <= ms(within)),
+            "seed 5: {mbit} Mbit/s, {rtt} ms: {took:?}"
+        );
+    }
 }

@@ -16,6 +16,9 @@ pub(crate) enum Load {
     Bulk,
     /// So many bytes, then silence until the receiver has said that it has them, then a pause.
     Bursts { size: u64, pause: Duration },
+    /// Little, again and again for so long, whether it has arrived or not; then as much as the connection
+    /// takes.
+    Chatter { size: u64, every: Duration, lasts: Duration },
 }
 
 /// Width of a slot in [`Traffic::got`].
@@ -109,6 +112,11 @@ impl Traffic {
             self.to_write = match self.load {
                 Load::Bulk => u64::MAX,
                 Load::Bursts { size, .. } => size,
+                Load::Chatter { size, every, lasts } => {
+                    let over = self.begun.is_none_or(|begun| now >= begun + lasts);
+                    self.next_burst = (!over).then_some(now + every);
+                    if over { u64::MAX } else { size }
+                }
             };
         }
         while self.to_write > 0 {

@@ -278,13 +278,13 @@ async fn the_index_is_kept_by_itself_and_made_anew_when_it_is_gone_or_broken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_goes_on_is_counted_and_what_has_ended_is_read_at_once() {
     let site = site().await;
-    let cancel = CancellationToken::new();
-    let keeper = tokio::spawn(Arc::clone(&site.search).keep(site.store.clone(), cancel.clone()));
     let text = |word: &str| events(&[(1, Code::Output, &format!("{word}\r\n"))]);
     let mut parts = vec![(1, header(1, "terminal", None) + &text("begun"), false)];
     parts.extend((0..9).map(|n| (1, text(&format!("more{n}")), false)));
     let one = session();
     site.record(one, &parts, false).await;
+    let cancel = CancellationToken::new();
+    let keeper = tokio::spawn(Arc::clone(&site.search).keep(site.store.clone(), cancel.clone()));
     eventually(&site.search, "more8").await;
     let asked = Asked { text: "begun".into(), limit: 9, ..Asked::default() };
     assert_eq!(site.search.find(&asked).await.unwrap().growing, 0);

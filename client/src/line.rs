@@ -69,8 +69,8 @@ pub enum Which {
     New(Option<BreakGlass>),
     /// One to take up again.
     Again(Resume),
-    /// A new one that joins a terminal of another.
-    Joining(Join),
+    /// A new one that joins a terminal of another; with a reason, one that may go unrecorded.
+    Joining(Join, Option<BreakGlass>),
 }
 
 /// What the relay has said on the control stream so far.
@@ -227,12 +227,13 @@ impl Line {
         which: Which,
     ) -> Result<Opening, Failure> {
         let asked = asked_for(device, login);
+        let broken = |reason: Option<BreakGlass>| reason.map(|reason| reason.to_string());
         let open = match which {
-            Which::New(reason) => {
-                Open { break_glass: reason.map(|reason| reason.to_string()), ..asked }
-            }
+            Which::New(reason) => Open { break_glass: broken(reason), ..asked },
             Which::Again(resume) => Open { resume: Some(resume), ..asked },
-            Which::Joining(join) => Open { join: Some(join), ..asked },
+            Which::Joining(join, reason) => {
+                Open { join: Some(join), break_glass: broken(reason), ..asked }
+            }
         };
         let (mut send, recv) = self.carrier.open().await.map_err(|e| gone(&e))?;
         if let Err(error) = framed::write(&mut send, &open).await {

@@ -1,5 +1,6 @@
-//! The log as the journal takes it: the same line as on standard error, and beside it the session and
-//! the engineer as fields, so that `journalctl BELAY_USER=anna` finds what was done in her name.
+//! The log as the journal takes it: the same line as on standard error, and beside it the session, the
+//! engineer and the reason as fields, so that `journalctl BELAY_USER=anna` finds what was done in her name;
+//! and the device, for whoever gathers the journals of many.
 //!
 //! Its law: only where standard error is the journal already (`JOURNAL_STREAM`, systemd.exec(5)); what
 //! the journal does not take at once goes to standard error, as everything did before. What it is not:
@@ -12,6 +13,7 @@ use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
+use belay_proto::ids::DeviceId;
 use rustix::fs::fstat;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -27,6 +29,7 @@ const MAX_LINE: usize = 32 * 1024;
 /// The journal, connected.
 pub struct Journal {
     socket: UnixDatagram,
+    device: Option<DeviceId>,
 }
 
 impl Journal {
@@ -47,7 +50,13 @@ impl Journal {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;
         socket.set_nonblocking(true)?;
-        Ok(Self { socket })
+        Ok(Self { socket, device: None })
+    }
+
+    /// The same, and each entry names the device.
+    #[must_use]
+    pub fn of_device(self, device: DeviceId) -> Self {
+        Self { device: Some(device), ..self }
     }
 }
 
@@ -65,6 +74,8 @@ impl<S: Subscriber> Layer<S> for Journal {
             ("BELAY_SESSION", &line.session),
             ("BELAY_USER", &line.user),
             ("BELAY_LOGIN", &line.login),
+            ("BELAY_REASON", &line.reason),
+            ("BELAY_DEVICE", &self.device.map(|device| device.to_string())),
         ] {
             if let Some(value) = value {
                 put(&mut datagram, field, &plain(value));
@@ -85,6 +96,7 @@ struct Line {
     session: Option<String>,
     user: Option<String>,
     login: Option<String>,
+    reason: Option<String>,
 }
 
 impl Visit for Line {
@@ -112,6 +124,7 @@ impl Line {
             "session" => self.session = Some(value),
             "user" => self.user = Some(value),
             "login" => self.login = Some(value),
+            "reason" => self.reason = Some(value),
             _ => {}
         }
     }
@@ -158,11 +171,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
         let journal = UnixDatagram::bind(&path).unwrap();
-        let log = tracing_subscriber::registry().with(Journal::at(&path).unwrap());
+        let device = "0197a3c2-7a30-7cc1-9d0e-3f2a1b4c5d6e".parse().unwrap();
+        let journal_of = Journal::at(&path).unwrap().of_device(device);
+        let log = tracing_subscriber::registry().with(journal_of);
         tracing::subscriber::with_default(log, || {
             let (session, user, login) = ("0197", "anna", "root");
             let kind = "exec\nFORGED=1 \u{1b}[2J";
             tracing::warn!(%session, %user, %login, kind, "channel open");
+            tracing::warn!(%user, reason = "a\nBELAY_USER=root", "glass broken");
             tracing::info!("line up");
         });
         let mut bytes = [0; 4096];
@@ -172,7 +188,7 @@ mod tests {
         };
         let about = next();
         let lines: Vec<&str> = about.lines().collect();
-        assert_eq!(lines.len(), 6, "{about}");
+        assert_eq!(lines.len(), 7, "{about}");
         let line = lines.first().unwrap();
         assert!(line.starts_with("MESSAGE=belay_agent::journal"), "{line}");
         let ends = "channel open session=0197 user=anna login=root \
@@ -185,10 +201,14 @@ mod tests {
                 "SYSLOG_IDENTIFIER=belay-agent",
                 "BELAY_SESSION=0197",
                 "BELAY_USER=anna",
-                "BELAY_LOGIN=root"
+                "BELAY_LOGIN=root",
+                "BELAY_DEVICE=0197a3c2-7a30-7cc1-9d0e-3f2a1b4c5d6e"
             ]
         );
+        let glass = next();
+        let fields = "\nBELAY_USER=anna\nBELAY_REASON=a\u{fffd}BELAY_USER=root\nBELAY_DEVICE=";
+        assert!(glass.contains(fields), "{glass}");
         let other = next();
-        assert!(other.contains("PRIORITY=6\n") && !other.contains("BELAY_"), "{other}");
+        assert!(other.contains("PRIORITY=6\n") && !other.contains("BELAY_USER"), "{other}");
     }
 }

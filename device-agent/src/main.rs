@@ -141,7 +141,12 @@ fn enroll(token: String, name: Option<String>, state: &State) -> anyhow::Result<
 }
 
 fn run(state: State) -> anyhow::Result<ExitCode> {
-    worker::init_log(Journal::behind_stderr());
+    let journal = Journal::behind_stderr().map(|journal| match state.enrolment() {
+        Ok(enrolment) => journal.of_device(enrolment.device),
+        // Why not is said below.
+        Err(_) => journal,
+    });
+    worker::init_log(journal);
     belay_tunnel::tls::install_provider();
     runtime()?.block_on(async {
         let stop = CancellationToken::new();

@@ -41,6 +41,8 @@ mod herds;
 mod hostile;
 #[path = "all/join.rs"]
 mod join;
+#[path = "all/journald.rs"]
+mod journald;
 #[path = "all/keep.rs"]
 mod keep;
 #[path = "all/lab.rs"]

@@ -81,7 +81,7 @@ enum Turn {
 const MOVES_WITHIN: Duration = Duration::from_secs(3);
 
 /// Says who was told that the glass was broken. A relay that does not say it has told nobody.
-fn say_told(opened: &Opened) {
+pub(super) fn say_told(opened: &Opened) {
     output::note(match &opened.break_glass {
         Some(told) => format!("belay: break-glass: {}", printable(told)),
         None => "belay: this relay knows no break-glass: the session is like any other".to_owned(),

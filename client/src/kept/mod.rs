@@ -50,8 +50,8 @@ pub enum Entry {
     New(Option<BreakGlass>),
     /// Another client of this person has or had it.
     TakenOver(SessionId),
-    /// It is new, and joins a terminal of another.
-    Joining(Join),
+    /// It is new, and joins a terminal of another; with a reason, it may go unrecorded.
+    Joining(Join, Option<BreakGlass>),
 }
 
 /// A session's keeper, as a command sees it.
@@ -116,8 +116,9 @@ impl Session {
         Ok(Self::begun(home, line, (device, account), (send, recv, opened)))
     }
 
-    /// Opens a session that joins a terminal of another. Nothing is sent before the relay has said
-    /// that it does: an older relay takes this for one of its own, with a shell.
+    /// Opens a session that joins a terminal of another; with a reason, one that may go unrecorded, and
+    /// says who was told of that. Nothing is sent before the relay has said that it joins: an older
+    /// relay takes this for one of its own, with a shell.
     ///
     /// # Errors
     /// The refusal, or what became of the line.
@@ -125,16 +126,20 @@ impl Session {
         home: Home,
         line: Line,
         of: (&DeviceRef, &LoginName),
-        join: Join,
+        (join, glass): (Join, Option<BreakGlass>),
     ) -> Result<Self, Failure> {
         let line = Arc::new(line);
-        let (send, recv, opened) = Self::answered(&line, of, Which::Joining(join)).await?;
+        let breaks = glass.is_some();
+        let (send, recv, opened) = Self::answered(&line, of, Which::Joining(join, glass)).await?;
         if !joins(&opened) {
             line.close().await;
             let cause = "this relay does not let anybody join a session";
             return Err(
                 Failure::new(Code::Version.token(), cause).remedy("ask its operator to upgrade it")
             );
+        }
+        if breaks {
+            keeper::say_told(&opened);
         }
         Ok(Self::begun(home, line, of, (send, recv, opened)))
     }

@@ -114,7 +114,7 @@ pub async fn connect(
     let Session { send, recv, mut kept } = match entry {
         Entry::New(glass) => Session::open(home, line, of, glass).await?,
         Entry::TakenOver(session) => Session::take_over(home, line, of, session).await?,
-        Entry::Joining(join) => Session::join(home, line, of, join).await?,
+        Entry::Joining(join, glass) => Session::join(home, line, of, (join, glass)).await?,
     };
     let asked = device.to_string();
     let (line, answer) = (kept.first_line(), kept.answer());

@@ -169,6 +169,7 @@ impl Connections {
             }
         };
         self.harbour.is_over();
+        self.terminals.over(&end.reason);
         self.terminals.hang_up_all().await;
         (end, attacher)
     }

@@ -5,7 +5,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use belay_agent::worker::door::{self, Joined};
-use belay_agent::worker::{ChannelKind, Knock, Worker, WorkerEvent, WorkerOrder, spawn_joining};
+use belay_agent::worker::{
+    ChannelKind, Knock, Word, Worker, WorkerEvent, WorkerOrder, spawn_joining,
+};
 use belay_proto::ids::SessionId;
 use belay_proto::wire::open::Join;
 use belay_tunnel::stream::Carried;
@@ -124,6 +126,30 @@ async fn at_work() -> (Device, Laptop, Handle<Trusting>, Channel<Msg>, JoinHandl
     (device, laptop, handle, channel, attachment)
 }
 
+/// A host at work, and a guest who has joined; both were told.
+struct Both {
+    device: Device,
+    laptop: Laptop,
+    handle: Handle<Trusting>,
+    attachment: JoinHandle<Carried>,
+    /// The host's terminal.
+    host: Channel<Msg>,
+    olga: Guest,
+    /// The guest's.
+    guest: Channel<Msg>,
+}
+
+/// The host's window is 80 × 24, olga's is of this size.
+async fn together(size: (u32, u32), looks_on: bool) -> Both {
+    let (device, laptop, handle, mut host, attachment) = at_work().await;
+    let olga = arrives(&device, "olga", looks_on).await;
+    let mut guest = joined(&olga, size).await;
+    let how = if looks_on { "olga joined (looks on)" } else { "olga joined (may type)" };
+    shows(&mut guest, how).await;
+    shows(&mut host, how).await;
+    Both { device, laptop, handle, attachment, host, olga, guest }
+}
+
 async fn types(channel: &Channel<Msg>, line: &str) {
     channel.data(format!("{line}\n").as_bytes()).await.unwrap();
 }
@@ -169,31 +195,93 @@ async fn both_type_and_both_see_and_all_of_it_is_told() {
 
 #[tokio::test]
 async fn the_end_of_the_terminal_is_the_end_of_joining_it() {
-    let (_device, _laptop, _handle, mut host, _attachment) = at_work().await;
-    let olga = arrives(&_device, "olga", false).await;
-    let mut guest = joined(&olga, (80, 24)).await;
-    shows(&mut guest, "olga joined").await;
+    let mut both = together((80, 24), false).await;
     // Control-D at the start of a line.
-    guest.data(&[4][..]).await.unwrap();
-    let (out, status) = output(&mut guest).await;
+    both.guest.data(&[4][..]).await.unwrap();
+    let (out, status) = output(&mut both.guest).await;
     assert!(String::from_utf8_lossy(&out).contains("[belay] the session's terminal has ended"));
     assert_eq!(status, Some(0));
-    assert_eq!(output(&mut host).await.1, Some(5));
+    assert_eq!(output(&mut both.host).await.1, Some(5));
+}
+
+/// What the guest reads at the end, after the host's side has ended so.
+async fn told_at_the_end(ends: impl AsyncFnOnce(&mut Both)) -> String {
+    let mut both = together((80, 24), false).await;
+    ends(&mut both).await;
+    let Both { device, guest, .. } = &mut both;
+    let reading = async {
+        // What the host's worker is told is sent, and what it tells taken, as by its supervisor.
+        while let Ok(Some(_)) = device.worker.control.next().await {}
+        std::future::pending().await
+    };
+    let (out, status) = tokio::select! {
+        read = output(guest) => read,
+        () = reading => unreachable!("it waits for ever"),
+    };
+    assert_eq!(status, Some(0));
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[tokio::test]
+async fn who_ended_it_and_why_is_told_to_guests_as_well() {
+    let killed = told_at_the_end(async |both| {
+        both.device.worker.control.end("ian ended this session: enough\x1b]0;x\x07");
+    });
+    let killed = killed.await;
+    let line = "[belay] ada's session is over: \"ian ended this session: enough";
+    assert!(killed.contains(line) && !killed.contains("\x1b]0"), "{killed:?}");
+    let closed = told_at_the_end(async |both| both.host.close().await.unwrap()).await;
+    assert!(closed.contains("[belay] ada closed the terminal"), "{closed:?}");
+    let left = told_at_the_end(async |both| {
+        both.handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
+    });
+    let left = left.await;
+    assert!(left.contains("[belay] ada closed the terminal"), "{left:?}");
+    // Of one whose client is not there.
+    let waiting = told_at_the_end(async |both| {
+        both.attachment.abort();
+        let word = Word { end: Some("the device's owner ended the session".into()), heard: None };
+        door::visit(&both.device.door, &word).await.unwrap();
+    });
+    let waiting = waiting.await;
+    let line = "ada's session is over: \"the device's owner ended the session\"";
+    assert!(waiting.contains(line), "{waiting:?}");
+}
+
+#[tokio::test]
+async fn who_is_on_the_way_in_when_it_ends_is_told_why_too() {
+    use tokio::io::AsyncReadExt as _;
+    let (mut device, _laptop, _handle, _host, _attachment) = at_work().await;
+    let Joined::Seated(mut socket, 1) = knock(&device, "olga", join(None, false)).await else {
+        panic!("there is no seat")
+    };
+    device.worker.control.end("enough");
+    let mut read = Vec::new();
+    let last_word = async {
+        while let Some(event) = next(&mut device.worker.control).await {
+            if matches!(event, WorkerEvent::Ended { .. }) {
+                return;
+            }
+        }
+    };
+    let (_, got) = tokio::join!(last_word, timeout(PATIENCE, socket.read_to_end(&mut read)));
+    got.unwrap().unwrap();
+    let why = "ada's session is over: \"enough\"";
+    assert_eq!(
+        read,
+        [&b"E\0"[..], &[u8::try_from(why.len()).unwrap()][..], why.as_bytes()].concat()
+    );
 }
 
 #[tokio::test]
 async fn who_looks_on_sees_everything_and_types_nothing() {
-    let (device, _laptop, _handle, mut host, _attachment) = at_work().await;
-    let ida = arrives(&device, "ida", true).await;
-    let mut guest = joined(&ida, (80, 24)).await;
-    shows(&mut guest, "ida joined (looks on)").await;
-    shows(&mut host, "ida joined (looks on)").await;
-    types(&guest, "evil").await;
-    shows(&mut guest, "you look on").await;
-    types(&host, "good").await;
-    let seen = shows(&mut host, "<good>").await;
+    let mut both = together((80, 24), true).await;
+    types(&both.guest, "evil").await;
+    shows(&mut both.guest, "you look on").await;
+    types(&both.host, "good").await;
+    let seen = shows(&mut both.host, "<good>").await;
     assert!(!seen.contains("evil"), "{seen:?}");
-    shows(&mut guest, "<good>").await;
+    shows(&mut both.guest, "<good>").await;
 }
 
 #[tokio::test]
@@ -216,20 +304,36 @@ async fn the_host_keeps_a_hostile_guest_from_typing() {
 
 #[tokio::test]
 async fn the_terminal_is_as_large_as_the_smallest_window() {
-    let (device, _laptop, _handle, mut host, _attachment) = at_work().await;
-    let olga = arrives(&device, "olga", false).await;
-    let guest = joined(&olga, (60, 40)).await;
-    shows(&mut host, "olga joined").await;
-    types(&host, "size").await;
-    shows(&mut host, "24 60").await;
+    let Both { host, guest, .. } = &mut together((60, 40), false).await;
+    types(host, "size").await;
+    shows(host, "24 60").await;
     guest.window_change(100, 20, 0, 0).await.unwrap();
-    shows_size(&mut host, "20 80").await;
+    shows_size(host, "20 80").await;
     host.window_change(70, 50, 0, 0).await.unwrap();
-    shows_size(&mut host, "20 70").await;
+    shows_size(host, "20 70").await;
     guest.close().await.unwrap();
-    shows(&mut host, "olga left").await;
-    types(&host, "size").await;
-    shows(&mut host, "50 70").await;
+    shows(host, "olga left").await;
+    types(host, "size").await;
+    shows(host, "50 70").await;
+}
+
+/// Another client of the person's at the terminal of the session behind this door.
+async fn taken_over(door: &Path) -> (Laptop, Handle<Trusting>, Channel<Msg>) {
+    let mut laptop = Laptop::new();
+    let door::Anew::Given(socket) = door::anew(door).await.unwrap() else {
+        panic!("it is not given to another client")
+    };
+    let (read, write) = socket.into_split();
+    let attacher = laptop.attacher.clone();
+    tokio::spawn(async move {
+        use belay_tunnel::stream::{Reader, Writer};
+        attacher.carry(Reader::new(read), Writer::new(write)).await
+    });
+    let (handle, taken) = laptop.log_in(certificate(-60, 600)).await;
+    assert!(taken);
+    let channel = channel(&handle, (80, 24)).await;
+    channel.request_subsystem(true, "attach@belay").await.unwrap();
+    (laptop, handle, channel)
 }
 
 /// A window's change takes a moment to be the terminal's.
@@ -304,28 +408,13 @@ async fn a_guest_who_takes_nothing_slows_nobody_and_is_drawn_anew() {
 
 #[tokio::test]
 async fn the_hosts_client_may_go_and_come_while_a_guest_works_on() {
-    let (device, _laptop, handle, host, attachment) = at_work().await;
-    let olga = arrives(&device, "olga", false).await;
-    let mut guest = joined(&olga, (80, 24)).await;
-    shows(&mut guest, "olga joined").await;
+    let Both { device, handle, attachment, host, mut guest, olga: _olga, laptop: _laptop } =
+        together((80, 24), false).await;
     attachment.abort();
     drop((host, handle));
     types(&guest, "alone").await;
     shows(&mut guest, "<alone>").await;
-    let mut laptop = Laptop::new();
-    let door::Anew::Given(socket) = door::anew(&device.door).await.unwrap() else {
-        panic!("it is not given to another client")
-    };
-    let (read, write) = socket.into_split();
-    let attacher = laptop.attacher.clone();
-    let _attachment = tokio::spawn(async move {
-        use belay_tunnel::stream::{Reader, Writer};
-        attacher.carry(Reader::new(read), Writer::new(write)).await
-    });
-    let (handle, taken) = laptop.log_in(certificate(-60, 600)).await;
-    assert!(taken);
-    let mut host = channel(&handle, (80, 24)).await;
-    host.request_subsystem(true, "attach@belay").await.unwrap();
+    let (_laptop, _handle, mut host) = taken_over(&device.door).await;
     shows(&mut host, "<alone>").await;
     types(&host, "back").await;
     shows(&mut guest, "<back>").await;
@@ -335,50 +424,30 @@ async fn the_hosts_client_may_go_and_come_while_a_guest_works_on() {
 
 #[tokio::test]
 async fn a_host_out_of_reach_holds_its_guests_up_for_a_while_only_and_is_drawn_anew() {
-    let (device, laptop, _handle, mut host, attachment) = at_work().await;
-    let olga = arrives(&device, "olga", false).await;
-    let mut guest = joined(&olga, (80, 24)).await;
-    shows(&mut guest, "olga joined").await;
-    shows(&mut host, "olga joined").await;
+    let Both { device, laptop, attachment, host, guest, .. } = &mut together((80, 24), false).await;
     attachment.abort();
     // More than waits for the host.
-    types(&guest, "flood").await;
-    flooded(&mut guest).await;
-    types(&guest, "alone").await;
-    shows(&mut guest, "<alone>").await;
+    types(guest, "flood").await;
+    flooded(guest).await;
+    types(guest, "alone").await;
+    shows(guest, "<alone>").await;
     let _attachment = laptop.attach(&device.door).await;
-    let got = flooded(&mut host).await;
+    let got = flooded(host).await;
     assert!(got < 7_000_000, "it was waited for: {got}");
-    types(&host, "back").await;
-    shows(&mut host, "<back>").await;
-    shows(&mut guest, "<back>").await;
+    types(host, "back").await;
+    shows(host, "<back>").await;
+    shows(guest, "<back>").await;
 }
 
 #[tokio::test]
 async fn a_guests_client_that_vanished_finds_the_terminal_joined_as_it_was() {
-    let (device, _laptop, _handle, mut host, _attachment) = at_work().await;
-    let olga = arrives(&device, "olga", false).await;
-    let mut guest = joined(&olga, (80, 24)).await;
-    shows(&mut guest, "olga joined").await;
-    shows(&mut host, "olga joined").await;
+    let Both { mut host, olga, guest, device: _device, laptop: _laptop, handle: _handle, .. } =
+        together((80, 24), false).await;
     olga.attachment.abort();
     drop(guest);
     types(&host, "meanwhile").await;
     shows(&mut host, "<meanwhile>").await;
-    let mut laptop = Laptop::new();
-    let door::Anew::Given(socket) = door::anew(&olga.door).await.unwrap() else {
-        panic!("it is not given to another client")
-    };
-    let (read, write) = socket.into_split();
-    let attacher = laptop.attacher.clone();
-    let _attachment = tokio::spawn(async move {
-        use belay_tunnel::stream::{Reader, Writer};
-        attacher.carry(Reader::new(read), Writer::new(write)).await
-    });
-    let (handle, taken) = laptop.log_in(certificate(-60, 600)).await;
-    assert!(taken);
-    let mut again = channel(&handle, (80, 24)).await;
-    again.request_subsystem(true, "attach@belay").await.unwrap();
+    let (_laptop, _handle, mut again) = taken_over(&olga.door).await;
     shows(&mut again, "<meanwhile>").await;
     types(&again, "again").await;
     shows(&mut host, "<again>").await;

@@ -24,6 +24,11 @@ impl Ended {
     }
 }
 
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// 32 bytes written in hexadecimal, in small letters or large.
 pub fn from_hex(hex: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
@@ -54,6 +59,14 @@ pub enum Exchanged {
         "the recording was exchanged: the audit log has another digest of its last segment, {logged}"
     )]
     Other {
+        /// By the log.
+        logged: u64,
+    },
+    /// Not one segment of it was left.
+    #[error(
+        "the recording was cut: by the audit log its last segment is {logged}, and it had none"
+    )]
+    Nothing {
         /// By the log.
         logged: u64,
     },

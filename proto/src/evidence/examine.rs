@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::recording::{self, Recording};
-use super::{Bundle, Ended, Finding, Issued, Keys, Listed, Manifest, Remark, read_grant, sha256};
+use super::{
+    Bundle, Deleted, Ended, Finding, Issued, Keys, Listed, Manifest, Remark, Tombstone, read_grant,
+    sha256,
+};
 use crate::audit::{
     BadCheckpoint, Checkpoint, Difference, Digest, Entry, NoteError, VerifierKey, compare,
     leaf_hash, seq_of, verify_consistency, verify_inclusion,
@@ -32,6 +35,8 @@ pub struct Report {
     pub entries: Vec<Entry>,
     /// The recording, when there is one that its device signed.
     pub recording: Option<Recording>,
+    /// That the recording was deleted, when the log proves it.
+    pub deleted: Option<Deleted>,
     /// What is wrong; nothing when all is well.
     pub findings: Vec<Finding>,
     /// What whoever has more of the log than the bundle found besides, a line each.
@@ -52,6 +57,7 @@ pub fn examine<K: Keys>(
         key: None,
         entries: Vec::new(),
         recording: None,
+        deleted: None,
         findings: Vec::new(),
         log: Vec::new(),
         remarks: Vec::new(),
@@ -92,15 +98,13 @@ pub fn examine<K: Keys>(
     }
     grants(bundle, &manifest, keys, &mut report);
     recorded(bundle, &manifest, keys, &mut report);
-    if !report.entries.iter().any(|entry| entry.kind == "session-closed" || is_refused(entry)) {
+    let of = |kind: &str| report.entries.iter().any(|entry| entry.kind == kind);
+    // Where its entries have lost their text, nobody can tell.
+    if of("session-opened") && !of("session-closed") && !of("session-refused") {
         report.remarks.push(Remark::Open);
     }
     report.manifest = Some(manifest);
     report
-}
-
-fn is_refused(entry: &Entry) -> bool {
-    entry.kind == "session-refused"
 }
 
 /// Checkpoints of before and from elsewhere.
@@ -247,14 +251,16 @@ fn grants<K: Keys>(bundle: &Bundle, manifest: &Manifest, keys: &K, report: &mut 
     report.findings.append(&mut findings);
 }
 
-/// The recording, when there is one.
+/// The recording, when there is one; else its tombstone, when there was one.
 fn recorded<K: Keys>(bundle: &Bundle, manifest: &Manifest, keys: &K, report: &mut Report) {
+    let ends: Vec<Ended> = report.entries.iter().filter_map(Ended::of).collect();
+    buried(&ends, report);
     let Some(listed) = manifest.recording else {
         if !bundle.recording.is_empty() {
             report.findings.push(Finding::RecordingPutIn);
         }
-        if report.entries.iter().any(|entry| entry.kind == "recording-started") {
-            report.remarks.push(Remark::NoRecording);
+        if report.deleted.is_none() {
+            missing(&ends, report);
         }
         return;
     };
@@ -262,7 +268,6 @@ fn recorded<K: Keys>(bundle: &Bundle, manifest: &Manifest, keys: &K, report: &mu
         report.findings.push(Finding::RecordingGone);
         return;
     }
-    let ends: Vec<Ended> = report.entries.iter().filter_map(Ended::of).collect();
     let fits = recording::Fits { session: manifest.session, ca: &bundle.ca, listed, ends: &ends };
     let out = (&mut report.findings, &mut report.remarks);
     report.recording = recording::check(&bundle.recording, &fits, keys, out);
@@ -272,5 +277,36 @@ fn recorded<K: Keys>(bundle: &Bundle, manifest: &Manifest, keys: &K, report: &mu
         && named.filter_map(|entry| entry.device).any(|other| other != device)
     {
         report.findings.push(Finding::OtherDevice);
+    }
+}
+
+/// The tombstone, when the log has one: of that recording whose end it has.
+fn buried(ends: &[Ended], report: &mut Report) {
+    let Some(entry) = report.entries.iter().find(|entry| Tombstone::is(entry)) else { return };
+    let Some(stone) = Tombstone::of(entry) else {
+        report.findings.push(Finding::Tombstone(entry.seq));
+        return;
+    };
+    if let Err(why) = stone.check(ends) {
+        report.findings.push(Finding::Buried { entry: entry.seq, why });
+    }
+    if report.entries.iter().any(|entry| entry.kind == "recording-late") {
+        report.remarks.push(Remark::Late);
+    }
+    let (entry, at, by) = (entry.seq, entry.at, entry.user_name.clone());
+    report.deleted = Some(Deleted { entry, at, by, stone });
+}
+
+/// There is no recording, and no tombstone: there must have been none.
+fn missing(ends: &[Ended], report: &mut Report) {
+    let of = |kind: &str| report.entries.iter().find(|entry| entry.kind == kind);
+    match (ends.last(), of("recording-started")) {
+        (Some(end), _) => report.findings.push(Finding::RecordingMissing(end.number)),
+        (None, Some(begun)) if of("session-closed").is_some() => {
+            report.findings.push(Finding::RecordingLost(begun.seq));
+        }
+        // Its first segment may have been on its way.
+        (None, Some(_)) => report.remarks.push(Remark::NoRecording),
+        (None, None) => {}
     }
 }

@@ -117,6 +117,29 @@ pub enum Finding {
     /// It is not the one in the log or the manifest.
     #[error(transparent)]
     Exchanged(#[from] Exchanged),
+    /// It ended, is not there, and was not deleted.
+    #[error(
+        "the recording is missing: by the audit log it ended with segment {0}, and no tombstone says that \
+         it was deleted"
+    )]
+    RecordingMissing(u64),
+    /// It was begun, is not there, and was not deleted.
+    #[error(
+        "the recording is missing: by entry {0} it was begun, there is nothing of it, and no tombstone says \
+         that it was deleted"
+    )]
+    RecordingLost(u64),
+    /// A tombstone in words that are none.
+    #[error("entry {0} says in words that cannot be read that the recording was deleted")]
+    Tombstone(u64),
+    /// What was deleted is not what was recorded.
+    #[error("what was deleted, by entry {entry}, is not what had been recorded: {why}")]
+    Buried {
+        /// The tombstone.
+        entry: u64,
+        /// How that is known.
+        why: Exchanged,
+    },
     /// Of another device than the session.
     #[error("the recording is of another device than the session")]
     OtherDevice,
@@ -139,11 +162,17 @@ pub enum Remark {
     )]
     NotCompared(u64),
     /// Opened by a relay that kept no grants.
-    #[error("no grant was kept: the session is from before relays kept them")]
+    #[error(
+        "there is no grant: the session is from before relays kept them, or its entries have lost their \
+         text by the rule audit_keep_days"
+    )]
     NoGrant,
     /// A recording was begun.
     #[error("a recording was begun, and the relay had none when the bundle was made")]
     NoRecording,
+    /// It was deleted, and its device had more of it.
+    #[error("its device brought more of the recording after it was deleted, which was not kept")]
+    Late,
     /// It has no end.
     #[error(
         "the recording has no end: the session went on, or its device was away, when the bundle was made"

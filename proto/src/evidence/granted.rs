@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::ended::from_hex;
+use super::ended::{from_hex, hex};
 use crate::audit::Entry;
 use crate::error_line::one_line;
 use crate::grant::{Grant, SignedGrant, VerifySignature, signed_bytes};
@@ -37,10 +37,6 @@ impl Issued {
         let (of, key) = detail.strip_prefix("SHA-256 ")?.split_once(", by the grant key ")?;
         Some(Self { digest: from_hex(of)?, key: from_hex(key)? })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Reads a grant that this key signed. That it is over does not matter here.

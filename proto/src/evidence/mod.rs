@@ -7,6 +7,7 @@
 //! | room | what it is |
 //! |---|---|
 //! | `ended` | what the log says of a recording's end, and whether a recording is that one |
+//! | `deleted` | what the log says of a recording that was deleted |
 //! | `granted` | what the log says of a grant, and whether a grant is that one |
 //! | `keys` | how signatures are checked, which is the caller's |
 //! | `manifest` | what the relay signs of a bundle: which parts it has |
@@ -14,6 +15,7 @@
 //! | `finding` `examine` `recording` | whether all of them hold, and what is wrong where they do not |
 
 mod bundle;
+mod deleted;
 mod ended;
 mod examine;
 mod finding;
@@ -23,8 +25,11 @@ mod manifest;
 mod recording;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_deleted;
 
 pub use bundle::{Before, Bundle, MAX_LINE, MAX_RECORDING, NoBundle, Part, base64, from_base64};
+pub use deleted::{Deleted, Tombstone};
 pub use ended::{Ended, Exchanged, check_end, from_hex};
 pub use examine::{Anchors, Report, examine};
 pub use finding::{Finding, Remark};

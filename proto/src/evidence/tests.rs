@@ -51,7 +51,7 @@ fn id<T>(n: u128, of: impl Fn(Uuid) -> T) -> T {
     of(Uuid::from_u128(n))
 }
 
-fn session(n: u128) -> SessionId {
+pub(super) fn session(n: u128) -> SessionId {
     id(n, SessionId::from_uuid)
 }
 
@@ -60,7 +60,7 @@ fn key() -> VerifierKey {
 }
 
 /// The file of a recording of a session, and its last segment's digest.
-fn recording(of: SessionId, count: u64) -> (Vec<u8>, [u8; 32]) {
+pub(super) fn recording(of: SessionId, count: u64) -> (Vec<u8>, [u8; 32]) {
     let device = id(9, DeviceId::from_uuid);
     let mut file = Vec::new();
     let head =
@@ -135,14 +135,14 @@ fn entry(seq: u64, kind: &str, of: Option<SessionId>, detail: &str) -> Entry {
 }
 
 /// A log, its tree, and the evidence of session 1 in it.
-struct World {
+pub(super) struct World {
     entries: Vec<Entry>,
     tree: BTreeMap<Node, Digest>,
-    bundle: Bundle,
+    pub(super) bundle: Bundle,
 }
 
 impl World {
-    fn proven(&self, seq: u64) -> LogProven {
+    pub(super) fn proven(&self, seq: u64) -> LogProven {
         let index = usize::try_from(seq).unwrap() - 1;
         let plan = plan_inclusion(seq - 1, self.entries.len() as u64).unwrap();
         LogProven { entry: self.entries[index].encode(), hashes: plan.fill(&self.tree).unwrap() }
@@ -155,28 +155,49 @@ fn note(size: u64, root: Digest) -> String {
     checkpoint.seal(&key(), &sum(text.as_bytes()))
 }
 
+/// What an end in the log says of the recording of session 1.
+pub(super) fn ended() -> String {
+    let (_, head) = recording(session(1), 4);
+    let hex: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("last segment 3, SHA-256 {hex}")
+}
+
 /// A log in which `last` is the newest entry's text.
 fn world_with(last: &str) -> World {
+    let (one, ended) = (Some(session(1)), ended());
+    let of_it = [
+        ("recording-started", one, ""),
+        ("recording-ended", Some(session(2)), ended.as_str()),
+        ("recording-ended", one, &ended),
+        ("session-closed", one, "it ended"),
+    ];
+    world_of(&of_it, last, true)
+}
+
+/// A log with this between the device's line and its end; the recording is there, or not.
+pub(super) fn world_of(
+    of_it: &[(&str, Option<SessionId>, &str)],
+    last: &str,
+    recorded: bool,
+) -> World {
     let (one, other) = (Some(session(1)), Some(session(2)));
     let (recording, head) = recording(session(1), 4);
-    let hex: String = head.iter().map(|byte| format!("{byte:02x}")).collect();
+    let recording = if recorded { recording } else { Vec::new() };
     let grant = grant(session(1));
     let issued = Issued::new(&grant, [3; 32]).detail();
-    let ended = format!("last segment 3, SHA-256 {hex}");
-    let told = [
+    let begin = [
         ("relay-started", None, ""),
         ("session-opened", other, "ssh: shell"),
         ("session-opened", one, "ssh: shell"),
         ("grant-issued", one, &issued),
         ("line-up", None, ""),
-        ("recording-started", one, ""),
-        ("recording-ended", other, &ended),
-        ("recording-ended", one, &ended),
-        ("session-closed", one, "it ended"),
+    ];
+    let end = [
         ("line-down", None, ""),
         ("evidence-read", one, "a bundle of its evidence"),
         ("relay-stopped", None, last),
     ];
+    let told = [&begin[..], of_it, &end].concat();
     let entries: Vec<Entry> =
         (1..).zip(told).map(|(seq, (kind, of, detail))| entry(seq, kind, of, detail)).collect();
     let (mut frontier, mut tree, mut before) = (Frontier::default(), BTreeMap::new(), None);
@@ -200,7 +221,11 @@ fn world_with(last: &str) -> World {
         root,
         entries: Listed::of(&hashes),
         grants: Listed::of(&[sha256(&grant)]),
-        recording: Some(Recorded { bytes: recording.len() as u64, last: 3, head: Digest(head) }),
+        recording: recorded.then_some(Recorded {
+            bytes: recording.len() as u64,
+            last: 3,
+            head: Digest(head),
+        }),
         ca: sha256(CA),
         facts: sha256(facts.as_bytes()),
     };
@@ -227,11 +252,11 @@ fn world() -> World {
     world_with("")
 }
 
-fn judged(bundle: &Bundle, anchors: &Anchors) -> Report {
+pub(super) fn judged(bundle: &Bundle, anchors: &Anchors) -> Report {
     examine(bundle, anchors, &Fake, |line| serde_json::from_str(line).ok())
 }
 
-fn anchored() -> Anchors {
+pub(super) fn anchored() -> Anchors {
     Anchors { key: Some(key()), ca: Some(sha256(CA)), elsewhere: Vec::new() }
 }
 
@@ -442,14 +467,17 @@ fn a_bundle_reads_as_what_was_written_and_nothing_stands_twice() {
 /// One bit changed, each there is in the file: it does not read, or reads the same, or is found.
 #[test]
 fn one_bit_changed_anywhere_is_found() {
-    let bundle = world().bundle;
-    let mut lines = lines(&bundle);
+    every_bit_of(&world().bundle);
+}
+
+pub(super) fn every_bit_of(bundle: &Bundle) {
+    let mut lines = lines(bundle);
     for line in 0..lines.len() {
         for at in 0..lines[line].len() {
             for bit in 0..8 {
                 lines[line][at] ^= 1 << bit;
                 if let Some(read) = read(&lines)
-                    && read != bundle
+                    && read != *bundle
                 {
                     let findings = judged(&read, &anchored()).findings;
                     assert!(!findings.is_empty(), "line {line}, byte {at}, bit {bit}");

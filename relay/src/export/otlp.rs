@@ -2,11 +2,13 @@
 //! (<https://opentelemetry.io/docs/specs/otlp/#otlphttp>). Small enough to be written by serde: the
 //! SDK would bring a runtime of its own for it.
 
+use std::borrow::Cow;
+
 use axum::http::HeaderValue;
 use axum::http::header::{AUTHORIZATION, HeaderMap};
 use belay_tunnel::clock;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::entry::{self, Severity};
 use super::{Batch, DeliverError};
@@ -30,20 +32,59 @@ pub(super) fn bearer(token: &[u8]) -> Option<HeaderValue> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Record<'l> {
-    time_unix_nano: String,
-    observed_time_unix_nano: String,
-    severity_number: u8,
-    severity_text: &'static str,
-    event_name: String,
-    body: Text<'l>,
-    attributes: Vec<Value>,
+struct Request<'l> {
+    resource_logs: [ResourceLogs<'l>; 1],
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Text<'l> {
-    string_value: &'l str,
+struct ResourceLogs<'l> {
+    resource: Resource<'l>,
+    scope_logs: [ScopeLogs<'l>; 1],
+}
+
+#[derive(Serialize)]
+struct Resource<'l> {
+    attributes: [Attribute<'l>; 3],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ScopeLogs<'l> {
+    scope: Scope<'l>,
+    log_records: Vec<Record<'l>>,
+}
+
+#[derive(Serialize)]
+struct Scope<'l> {
+    name: &'l str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Record<'l> {
+    time_unix_nano: String,
+    observed_time_unix_nano: &'l str,
+    severity_number: u8,
+    severity_text: &'static str,
+    event_name: String,
+    body: Any<'l>,
+    attributes: Vec<Attribute<'l>>,
+}
+
+#[derive(Serialize)]
+struct Attribute<'l> {
+    key: Cow<'l, str>,
+    value: Any<'l>,
+}
+
+/// A value, under the name of its kind.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Any<'l> {
+    StringValue(Cow<'l, str>),
+    /// As JSON of protocol buffers has numbers of 64 bits.
+    IntValue(String),
 }
 
 /// What a receiver says that took a part only.
@@ -67,7 +108,7 @@ impl Sink {
     }
 
     pub(super) async fn deliver(&self, batch: &Batch) -> Result<(), DeliverError> {
-        let body = serde_json::to_vec(&request(batch, &self.host)?).map_err(DeliverError::Form)?;
+        let body = body(batch, &self.host)?;
         let mut headers = HeaderMap::new();
         headers.extend(self.bearer.clone().map(|bearer| (AUTHORIZATION, bearer)));
         let answer = self.peer.post("application/json", headers, body).await?;
@@ -87,13 +128,13 @@ impl Sink {
     }
 }
 
-fn attribute(key: &str, value: &str) -> Value {
-    json!({"key": key, "value": {"stringValue": value}})
+fn text<'l>(key: impl Into<Cow<'l, str>>, value: impl Into<Cow<'l, str>>) -> Attribute<'l> {
+    Attribute { key: key.into(), value: Any::StringValue(value.into()) }
 }
 
-fn request(batch: &Batch, host: &str) -> Result<Value, DeliverError> {
+fn body(batch: &Batch, host: &str) -> Result<Vec<u8>, DeliverError> {
     let observed = format!("{}000000000", clock::now().0);
-    let mut records = Vec::with_capacity(batch.lines.len());
+    let mut log_records = Vec::with_capacity(batch.lines.len());
     for line in &batch.lines {
         let entry: belay_proto::audit::Entry =
             serde_json::from_str(line).map_err(DeliverError::Form)?;
@@ -103,29 +144,30 @@ fn request(batch: &Batch, host: &str) -> Result<Value, DeliverError> {
             // What its data model maps syslog's alert to.
             Severity::Alert => (19, "ALERT"),
         };
-        let mut attributes = vec![json!({
-            "key": "belay.seq", "value": {"intValue": entry.seq.to_string()},
-        })];
+        let seq = Any::IntValue(entry.seq.to_string());
+        let mut attributes = vec![Attribute { key: "belay.seq".into(), value: seq }];
         for (name, value) in entry::fields(&entry) {
-            attributes.push(attribute(&format!("belay.{name}"), &value));
+            attributes.push(text(format!("belay.{name}"), value));
         }
-        let record = Record {
+        log_records.push(Record {
             time_unix_nano: format!("{}000000000", entry.at.0),
-            observed_time_unix_nano: observed.clone(),
+            observed_time_unix_nano: &observed,
             severity_number,
             severity_text,
             event_name: format!("belay.{}", entry.kind),
-            body: Text { string_value: line },
+            body: Any::StringValue(line.into()),
             attributes,
-        };
-        records.push(serde_json::to_value(record).map_err(DeliverError::Form)?);
+        });
     }
-    Ok(json!({"resourceLogs": [{
-        "resource": {"attributes": [
-            attribute("service.name", "belay-relay"),
-            attribute("service.version", env!("CARGO_PKG_VERSION")),
-            attribute("server.address", host),
-        ]},
-        "scopeLogs": [{"scope": {"name": batch.log.name()}, "logRecords": records}],
-    }]}))
+    let attributes = [
+        text("service.name", "belay-relay"),
+        text("service.version", env!("CARGO_PKG_VERSION")),
+        text("server.address", host),
+    ];
+    let scope = Scope { name: batch.log.name() };
+    let resource_logs = [ResourceLogs {
+        resource: Resource { attributes },
+        scope_logs: [ScopeLogs { scope, log_records }],
+    }];
+    serde_json::to_vec(&Request { resource_logs }).map_err(DeliverError::Form)
 }

@@ -4,6 +4,7 @@
 //! before the file goes, and once for each recording. One whose file is not gone yet is found at the
 //! next start. What it is not: it touches no file (`recordings`) and has no rule (`retention`).
 
+use belay_proto::evidence;
 use belay_proto::ids::SessionId;
 use belay_proto::refusal::{Code, Refused};
 use belay_proto::time::UnixTime;
@@ -227,13 +228,10 @@ impl Tombstone {
         self.head.map(hex)
     }
 
-    /// What the audit log says of it, in the words of `recording-ended`.
+    /// What the audit log says of it.
     pub fn detail(&self) -> String {
-        let what = match (self.last, self.head_hex()) {
-            (Some(last), Some(head)) => format!("last segment {last}, SHA-256 {head}"),
-            _ => "no whole segment".to_owned(),
-        };
-        format!("{what}, {} bytes, {}; {}", self.bytes, self.state, self.why)
+        let Self { last, head, bytes, state, why, .. } = self.clone();
+        evidence::Tombstone { last: last.zip(head), bytes, state, why }.detail()
     }
 }
 

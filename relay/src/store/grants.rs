@@ -2,6 +2,9 @@
 //!
 //! Its law: a grant and the entry that names it are one transaction, and its device hears of it after.
 
+use std::collections::BTreeSet;
+
+use belay_proto::audit::Entry;
 use belay_proto::evidence::{Issued, MAX_ENTRIES};
 use belay_proto::ids::SessionId;
 
@@ -44,6 +47,37 @@ impl Store {
             .await
             .map_err(StoreError::during("read grants"))?;
         rows.iter().map(|row| column(row, "signed")).collect()
+    }
+}
+
+impl Store {
+    /// What the log of `size` entries says of a session's grants: those whose entries have their text.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn issued(
+        &self,
+        session: SessionId,
+        size: u64,
+    ) -> Result<BTreeSet<[u8; 32]>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT entry FROM decisions WHERE session = $1 AND kind = $2 AND seq <= $3
+             AND entry IS NOT NULL ORDER BY seq LIMIT $4",
+        )
+        .bind(session.as_bytes().as_slice())
+        .bind(EventKind::GrantIssued.token())
+        .bind(count(size))
+        .bind(count(MAX_ENTRIES as u64))
+        .fetch_all(self.readers())
+        .await
+        .map_err(StoreError::during("read grants"))?;
+        let mut issued = BTreeSet::new();
+        for row in &rows {
+            let entry: String = column(row, "entry")?;
+            let entry = serde_json::from_str::<Entry>(&entry).ok();
+            issued.extend(entry.and_then(|entry| Issued::of(&entry)).map(|one| one.digest));
+        }
+        Ok(issued)
     }
 }
 

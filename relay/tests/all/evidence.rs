@@ -6,7 +6,8 @@ use std::time::Duration;
 use belay_proto::api::{Evidence, LogSession, SealedPage, SearchAnswer, SessionFacts};
 use belay_proto::audit::{Checkpoint, Entry, VerifierKey, leaf_hash, seq_of};
 use belay_proto::evidence::{
-    Anchors, Bundle, Issued, Keys, Manifest, Remark, Report, examine, from_base64, sha256,
+    Anchors, Bundle, Deleted, Exchanged, Finding, Issued, Keys, Manifest, Remark, Report, examine,
+    from_base64, sha256,
 };
 use belay_proto::grant::VerifySignature;
 use belay_proto::ids::{DeviceId, SessionId};
@@ -15,11 +16,12 @@ use belay_proto::recording::{End, Segment, VERSION, digest};
 use belay_proto::refusal::Code as Refusal;
 use belay_proto::time::UnixTime;
 use belay_relay::recordings::Recordings;
+use belay_relay::store::{Event, EventKind};
 use belay_tunnel::pki::{DeviceKey, GrantVerifier, NoteVerifier, TlsKey};
 use rustls_pki_types::CertificateDer;
 use serde_json::json;
 
-use crate::lines::Site;
+use crate::lines::{Device, Site};
 use crate::recordings::Way;
 use crate::sessions::{Enrolled, Open1, opened, standard};
 
@@ -88,6 +90,12 @@ fn recording(
 
 /// A session that was recorded, as far as its first `kept` segments.
 async fn recorded(kept: usize) -> (Site, SessionId) {
+    let (site, id, _) = with_device(kept).await;
+    (site, id)
+}
+
+/// The same, and its device.
+async fn with_device(kept: usize) -> (Site, SessionId, Device) {
     let (site, pump) = standard("").await;
     let device = site.recording_line(&pump, &[]).await;
     let Open1 { id, client: _client, near, far } = opened(&site, &device).await;
@@ -97,6 +105,14 @@ async fn recorded(kept: usize) -> (Site, SessionId) {
         assert_eq!(way.bring(signed).await.refused, None);
     }
     drop((near, far));
+    (site, id, device)
+}
+
+/// One that is over.
+async fn over(kept: usize) -> (Site, SessionId) {
+    let (site, id, device) = with_device(kept).await;
+    device.says_ended(id, "exit");
+    site.recorded(id, "session-closed").await;
     (site, id)
 }
 
@@ -171,11 +187,7 @@ async fn what_the_relay_gives_of_a_session_is_proven_and_names_its_grant() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_that_was_cut_on_the_relays_disk_is_seen_against_its_log() {
     let (site, id) = recorded(3).await;
-    let path = {
-        let day = std::fs::read_dir(site.data().join("recordings")).unwrap();
-        let day = day.map(|day| day.unwrap().path()).find(|day| day.is_dir()).unwrap();
-        day.join(format!("{id}.belay"))
-    };
+    let path = file_of(&site, id);
     let whole = std::fs::read(&path).unwrap();
     let mut rest = whole.as_slice();
     for _ in 0..3 {
@@ -195,11 +207,71 @@ async fn a_recording_that_was_cut_on_the_relays_disk_is_seen_against_its_log() {
     let answer = site.administer("POST", "/v1/evidence", Some(&json!({"session": id}))).await;
     assert_eq!(answer.status, 500, "{answer:?}");
     assert!(answer.body.contains("not what its device signed"), "{answer:?}");
-    // None at all: the log knows that there was one.
+    // None at all: the log knows that there was one, and of no deletion.
     std::fs::remove_file(&path).unwrap();
     let (none, key) = bundle(&site, id).await;
     let report = judged(&site, &none, &key);
-    assert!(report.remarks.contains(&Remark::NoRecording), "{report:?}");
+    assert_eq!(report.findings, [Finding::RecordingMissing(2)]);
+}
+
+/// Where the recording of the only day is.
+fn file_of(site: &Site, id: SessionId) -> std::path::PathBuf {
+    let day = std::fs::read_dir(site.data().join("recordings")).unwrap();
+    let day = day.map(|day| day.unwrap().path()).find(|day| day.is_dir()).unwrap();
+    day.join(format!("{id}.belay"))
+}
+
+async fn delete(site: &Site, id: SessionId) {
+    let (path, why) = (format!("/v1/recordings/{id}/delete"), json!({"reason": "request 88"}));
+    let done = site.administer("POST", &path, Some(&why)).await;
+    assert_eq!(done.status, 200, "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_that_was_deleted_is_proven_to_be_and_one_cut_before_is_found_out() {
+    let (site, id) = over(3).await;
+    delete(&site, id).await;
+    let (gone, key) = bundle(&site, id).await;
+    let report = judged(&site, &gone, &key);
+    assert_eq!((report.findings, report.remarks), (vec![], vec![]));
+    let Deleted { by, stone, .. } = report.deleted.unwrap();
+    assert_eq!(
+        (by.as_deref(), stone.why.as_str()),
+        (Some("root"), "before its time, by root: request 88")
+    );
+    assert_eq!((stone.last.unwrap().0, stone.state.as_str()), (2, "whole"));
+    assert_eq!((gone.grants.len(), gone.recording.len()), (1, 0));
+
+    let (site, id) = over(3).await;
+    let path = file_of(&site, id);
+    let whole = std::fs::read(&path).unwrap();
+    let mut rest = whole.as_slice();
+    for _ in 0..3 {
+        rest = belay_proto::recording::file::split(rest).unwrap().1;
+    }
+    std::fs::write(&path, &whole[..whole.len() - rest.len()]).unwrap();
+    delete(&site, id).await;
+    let (cut, key) = bundle(&site, id).await;
+    let findings = judged(&site, &cut, &key).findings;
+    let why = Exchanged::Cut { logged: 2, found: 1 };
+    assert!(
+        matches!(&findings[..], [Finding::Buried { why: found, .. }] if *found == why),
+        "{findings:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_has_lost_by_rule_is_not_taken_for_forged() {
+    let (site, id) = over(3).await;
+    delete(&site, id).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let now = belay_tunnel::clock::now();
+    site.store.record(Event::new(EventKind::LineUp)).await.unwrap();
+    assert!(site.store.prune(now, 1, u64::MAX).await.unwrap() > 0);
+    let (rest, key) = bundle(&site, id).await;
+    let report = judged(&site, &rest, &key);
+    assert_eq!(report.findings, []);
+    assert!(report.deleted.is_some() && report.remarks.contains(&Remark::NoGrant), "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

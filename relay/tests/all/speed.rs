@@ -2,16 +2,23 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use belay_proto::ids::{DeviceId, SessionId, UserId};
 use belay_proto::policy::Role;
+use belay_relay::export::config::{Export, From, To, Transport};
+use belay_relay::export::prepare;
 use belay_relay::login::Passwords;
+use belay_relay::outbound::Url;
 use belay_relay::store::{
     Actor, Enrolment, Event, EventKind, LineUp, LoginCode, NameWish, NewToken, Store,
 };
 use belay_tunnel::clock;
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 async fn rate<F: Future<Output = ()> + Send + 'static>(
@@ -113,6 +120,87 @@ async fn a_device(store: &Store, user: UserId) -> DeviceId {
         note: String::new(),
     };
     store.enrol(enrolment).await.unwrap().id
+}
+
+/// A log that is there already goes to each kind of receiver, which takes everything at once.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn exported_records_a_second() {
+    const ENTRIES: u64 = 100_000;
+    belay_tunnel::tls::install_provider();
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let store = Store::open(dir.path()).await.unwrap();
+    let code = LoginCode { digest: [0; 32], expires: clock::now() };
+    let roles = vec![Role::Administrator];
+    let user = store.add_user("root".parse().unwrap(), roles, code, Actor::Machine).await.unwrap();
+    let device = a_device(&store, user).await;
+    let event = |_| {
+        Event::new(EventKind::SessionOpened)
+            .user(user)
+            .device(device)
+            .session(SessionId::from_uuid(Uuid::now_v7()))
+            .login("root".parse().unwrap())
+            .detail("kind ssh, actions shell exec sftp forward, until 1795716000")
+            .source(([192, 0, 2, 1], 9).into())
+    };
+    for _ in 0..ENTRIES / 1000 {
+        store.record_batch((0..1000).map(event).collect()).await.unwrap();
+    }
+    let size = store.checkpoint().await.unwrap().unwrap().0;
+    let secret_file = dir.path().join("secret");
+    fs::write(&secret_file, "a secret of more than sixteen bytes").unwrap();
+    fs::set_permissions(&secret_file, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = dir.path().join("audit.ndjson");
+    let (stream, http) = (drained().await, answered().await);
+    let url = || Url::parse(&http).unwrap();
+    for (name, to) in [
+        ("file", To::File(file.clone())),
+        ("syslog over TCP", To::Syslog { transport: Transport::Tcp(stream), facility: 13 }),
+        ("webhook", To::Webhook { url: url(), secret_file, ca_file: None }),
+        ("OTLP", To::Otlp { url: url().below("v1/logs"), token_file: None, ca_file: None }),
+    ] {
+        let behind_after = Duration::from_secs(900);
+        let export = Export { name: name.into(), from: From::Start, batch: 256, behind_after, to };
+        let follower = prepare(&[export], "relay.test").unwrap().pop().unwrap();
+        let (stop, begun) = (CancellationToken::new(), Instant::now());
+        let running = tokio::spawn(follower.run(store.clone(), stop.clone()));
+        while store.cursor(name).await.unwrap().is_none_or(|cursor| cursor.seq < size) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        println!("{name}: {:.0} records/s", size as f64 / begun.elapsed().as_secs_f64());
+        stop.cancel();
+        running.await.unwrap();
+    }
+    let bytes = fs::metadata(&file).unwrap().len();
+    println!("{} bytes a record", bytes / size);
+}
+
+/// Whoever takes whatever comes over TCP.
+async fn drained() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
+            });
+        }
+    });
+    address
+}
+
+/// The same over HTTP, which says so.
+async fn answered() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(|body: axum::body::Bytes| async move {
+        drop(body);
+        axum::http::StatusCode::OK
+    });
+    // A batch is larger than the usual bound.
+    let router = router.layer(axum::extract::DefaultBodyLimit::disable());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    format!("http://{address}/in")
 }
 
 #[test]

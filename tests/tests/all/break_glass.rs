@@ -2,8 +2,10 @@
 //! hears of it.
 
 use anyhow::{Context as _, Result, ensure};
+use belay_relay::store::Decision;
 use belay_tests::world::{DEVICE, World, run};
 
+use crate::attach::{Desk, session};
 use crate::recording::last_session;
 use crate::recording_input::relay_with;
 
@@ -19,16 +21,28 @@ fn without_a_place(world: &mut World) -> Result<()> {
     world.wait_online(DEVICE)
 }
 
-#[test]
-fn a_session_that_cannot_be_recorded_is_had_for_a_reason_and_is_an_alarm() -> Result<()> {
-    let Some(mut world) = World::standard_or_skip()? else { return Ok(()) };
+/// A deployment where sessions must be recorded and the device cannot, an engineer `eve`, and `eli`, who may
+/// break the glass.
+fn unrecorded() -> Result<Option<World>> {
+    let Some(mut world) = World::standard_or_skip()? else { return Ok(None) };
     relay_with(&mut world, "recording = \"required\"")?;
     without_a_place(&mut world)?;
     run(&mut world.belay(&["device", "label", DEVICE, "site=oslo"]))?.success()?;
     let role = ["--role", "engineer", "--label", "site=oslo", "--login", "root"];
     world.add_user("eve", &role)?;
     world.add_user("eli", &[&role[..], &["--break-glass"]].concat())?;
+    Ok(Some(world))
+}
 
+/// What is on record of a session first.
+fn first_of(world: &World, id: &str) -> Result<Decision> {
+    let of = |one: &Decision| one.session.is_some_and(|session| session.to_string() == id);
+    world.decisions()?.into_iter().find(of).context("nothing on record")
+}
+
+#[test]
+fn a_session_that_cannot_be_recorded_is_had_for_a_reason_and_is_an_alarm() -> Result<()> {
+    let Some(world) = unrecorded()? else { return Ok(()) };
     let command = ["exec", DEVICE, "--", "echo in"];
     let refused = run(&mut world.belay_as("eli", &command))?.expect_status(255)?;
     ensure!(refused.stderr.contains("must be recorded"), "{}", refused.stderr);
@@ -40,12 +54,7 @@ fn a_session_that_cannot_be_recorded_is_had_for_a_reason_and_is_an_alarm() -> Re
     let done = run(&mut world.belay_as("eli", &breaking))?.success()?;
     ensure!(done.stdout == "in\n" && done.stderr.contains("audit log"), "{}", done.stderr);
     let id = last_session(&world)?;
-    let decisions = world.decisions()?;
-    let of: Vec<_> = decisions
-        .iter()
-        .filter(|one| one.session.is_some_and(|session| session.to_string() == id))
-        .collect();
-    let first = of.first().context("nothing on record")?;
+    let first = first_of(&world, &id)?;
     ensure!(first.kind == "break-glass" && first.detail.as_deref() == Some(REASON), "{first:?}");
 
     // Plain ssh, by the environment.
@@ -58,5 +67,37 @@ fn a_session_that_cannot_be_recorded_is_had_for_a_reason_and_is_an_alarm() -> Re
     ensure!(listed.matches("GLASS BROKEN").count() == 2 && listed.contains(REASON), "{listed}");
     let tail = run(&mut world.belay(&["audit", "tail", "-n", "50"]))?.success()?.stdout;
     ensure!(tail.contains("break-glass") && tail.contains(REASON), "{tail}");
+    Ok(())
+}
+
+#[test]
+fn whoever_joins_one_that_cannot_be_recorded_says_why_as_well() -> Result<()> {
+    let Some(world) = unrecorded()? else { return Ok(()) };
+    let desk = Desk::new(&world)?;
+    desk.window("host", &world.belay(&["shell", DEVICE, "--break-glass", REASON]))?;
+    desk.shows("host", "#")?;
+    let host = session(&world, true)?;
+    let refused = run(&mut world.belay_as("eli", &["join", &host]))?.expect_status(255)?;
+    ensure!(refused.stderr.contains("--break-glass"), "{}", refused.stderr);
+    let mut short = world.belay_as("eli", &["join", &host]);
+    let refused = run(short.env("BELAY_BREAK_GLASS", "because"))?.expect_status(255)?;
+    ensure!(refused.stderr.contains("--break-glass"), "{}", refused.stderr);
+    let breaking = ["join", &host, "--break-glass", "anna asked me in, pump 17"];
+    let refused = run(&mut world.belay_as("eve", &breaking))?.expect_status(255)?;
+    ensure!(refused.stderr.contains("break the glass"), "{}", refused.stderr);
+
+    desk.window_of("guest", &world.belay(&breaking), &world.home("eli"))?;
+    desk.shows("host", "eli joined (may type)")?;
+    desk.keys("guest", &["echo gu''est", "Enter"])?;
+    desk.shows("host", "guest")?;
+    let listed = run(&mut world.belay_as("eli", &["sessions", "--json"]))?.success()?.json()?;
+    let all = listed.as_array().context("no list")?;
+    let guest = all.iter().find(|one| one["joins"]["session"] == host).context("nobody joins")?;
+    let first = first_of(&world, guest["id"].as_str().context("no id")?)?;
+    let detail = first.detail.as_deref();
+    ensure!(
+        first.kind == "break-glass" && detail == Some("anna asked me in, pump 17"),
+        "{first:?}"
+    );
     Ok(())
 }

@@ -160,7 +160,8 @@ fn a_guest_and_a_host_are_ended_apart_from_each_other() -> Result<()> {
     let host = host["id"].as_str().context("no id")?;
     run(&mut world.belay(&["kill", host, "--reason", "closing time"]))?.success()?;
     ensure!(desk.status("host")? == "255", "status {}", desk.status("host")?);
-    desk.shows("second", "[belay] the session's terminal has ended")?;
+    let why = "admin's session is over: \"admin ended this session: closing time\"";
+    desk.shows("second", &format!("[belay] {why}"))?;
     ensure!(desk.status("second")? == "0", "status {}", desk.status("second")?);
     over(&world)?;
     world.wait_for("the workers are gone", || Ok(workers(&world)? == 0))

@@ -2,6 +2,7 @@
 //! whoever has the key.
 
 use anyhow::{Context as _, Result, ensure};
+use belay_proto::recording::file::{LENGTH, split};
 use belay_tests::world::{DEVICE, World, run};
 use serde_json::Value;
 
@@ -68,11 +69,46 @@ fn what_an_editor_showed_is_found_and_played_where_it_stood() -> Result<()> {
     Ok(())
 }
 
+/// Two segments of recording at least.
+const COMMAND: &str = "echo the sealed-needle is here; sleep 4; echo end";
+
+/// The relay's disk is somebody else's: the recording's last segment is taken away, and put back.
+fn cut_and_put_back(world: &World, id: &str, key: &str) -> Result<()> {
+    let days = std::fs::read_dir(world.relay_data().join("recordings"))?;
+    let mut files = days.filter_map(|day| Some(day.ok()?.path().join(format!("{id}.belay"))));
+    let file = files.find(|file| file.exists()).context("no recording")?;
+    let whole = std::fs::read(&file)?;
+    let (mut rest, mut last) = (whole.as_slice(), whole.len());
+    while let Some((record, after)) = split(rest) {
+        last = whole.len() - after.len() - record.len() - LENGTH;
+        rest = after;
+    }
+    std::fs::write(&file, whole.get(..last).context("cut")?)?;
+    std::fs::remove_dir_all(world.home("admin").join("search"))?;
+    let asked = ["sealed-needle is", "--identity", key];
+    let mut answer = Value::Null;
+    world.wait_for("it is named", || {
+        answer = search(world, &asked)?;
+        Ok(answer["exchanged"][0] == id)
+    })?;
+    ensure!(lines(&answer).is_empty(), "{answer}");
+    let said = run(&mut world.belay(&[&["search"], &asked[..]].concat()))?.expect_status(1)?;
+    let says = format!("NOT AS LOGGED: by the audit log, the recording of session {id} was cut");
+    ensure!(said.stderr.contains(&says), "{}", said.stderr);
+    let played = run(&mut world.belay(&["play", id, "--text"]))?.expect_status(1)?;
+    ensure!(played.stderr.contains("the recording was cut: by the audit log"), "{}", played.stderr);
+    std::fs::write(&file, &whole)?;
+    world.wait_for("it is found again", || {
+        answer = search(world, &asked)?;
+        Ok(lines(&answer).len() == 2 && answer["exchanged"].as_array().is_some_and(Vec::is_empty))
+    })
+}
+
 #[test]
 fn what_is_sealed_is_found_with_its_key_and_counted_without() -> Result<()> {
     let Some(mut world) = World::standard_or_skip()? else { return Ok(()) };
     sealing(&mut world)?;
-    run(&mut world.belay(&["exec", DEVICE, "--", "echo the sealed-needle is here"]))?.success()?;
+    run(&mut world.belay(&["exec", DEVICE, "--", COMMAND]))?.success()?;
     let id = last_session(&world)?;
     whole(&world, &id)?;
     let key = auditor(&world)?;
@@ -109,6 +145,8 @@ fn what_is_sealed_is_found_with_its_key_and_counted_without() -> Result<()> {
     let with_another = search(&world, &["sealed-needle", "--identity", stranger])?;
     ensure!(lines(&with_another).is_empty(), "{with_another}");
     ensure!(with_another["sealed"].as_u64() > Some(0), "{with_another}");
+
+    cut_and_put_back(&world, &id, &key)?;
 
     // What is deleted is found no more.
     let delete = ["recording", "delete", &id, "--reason", "test"];

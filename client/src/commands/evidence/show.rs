@@ -4,7 +4,7 @@ use std::path::Path;
 
 use belay_proto::audit::Entry;
 use belay_proto::error_line::printable;
-use belay_proto::evidence::Report;
+use belay_proto::evidence::{Deleted, Report};
 use serde_json::json;
 
 use crate::failure::{EXIT_FAILED, EXIT_OK, Failure};
@@ -51,6 +51,16 @@ pub(super) fn report(
                 "segments": recording.segments,
                 "head": hex(&recording.head),
             })),
+            "deleted": report.deleted.as_ref().map(|deleted| json!({
+                "entry": deleted.entry,
+                "at": deleted.at,
+                "by": deleted.by,
+                "why": deleted.stone.why,
+                "last_segment": deleted.stone.last.map(|(last, _)| last),
+                "head": deleted.stone.last.map(|(_, head)| hex(&head)),
+                "bytes": deleted.stone.bytes,
+                "state": deleted.stone.state,
+            })),
             "remarks": remarks,
             "findings": shown,
             "findings_in_all": all.len(),
@@ -69,16 +79,9 @@ pub(super) fn report(
             manifest.root
         ))?;
         output::line(format!("grants     {}", manifest.grants.count))?;
-        output::line(match &report.recording {
-            Some(recording) => format!(
-                "recording  {}, {} segments, by device {}, head {}",
-                recording.state,
-                recording.segments,
-                recording.device,
-                hex(&recording.head)
-            ),
-            None => "recording  none".to_owned(),
-        })?;
+        for line in recording(report) {
+            output::line(line)?;
+        }
         let key = report.key.as_ref().map(ToString::to_string).unwrap_or_default();
         output::line(format!("log's key  {key}"))?;
         output::line(format!("CA         {}", hex(&manifest.ca.0)))?;
@@ -93,7 +96,13 @@ pub(super) fn report(
     if all.len() > shown.len() {
         output::line(format!("and {} more", all.len() - shown.len()))?;
     }
-    output::line(if intact { "intact: every part is as it was signed" } else { "NOT INTACT" })?;
+    output::line(match (intact, report.recording.is_none() && report.deleted.is_some()) {
+        (true, false) => "intact: every part is as it was signed",
+        (true, true) => {
+            "intact: every part is as it was signed; the recording was deleted, and the log proves it"
+        }
+        (false, _) => "NOT INTACT",
+    })?;
     Ok(if intact { EXIT_OK } else { EXIT_FAILED })
 }
 
@@ -116,6 +125,36 @@ fn session(report: &Report) -> String {
         text.push_str(&format!(" to {}", span::at(closed.at)));
     }
     printable(&text)
+}
+
+/// What there is of its recording, or that it was deleted, when, by whom and why.
+fn recording(report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    match (&report.recording, &report.deleted) {
+        (Some(recording), _) => lines.push(format!(
+            "recording  {}, {} segments, by device {}, head {}",
+            recording.state,
+            recording.segments,
+            recording.device,
+            hex(&recording.head)
+        )),
+        (None, None) => lines.push("recording  none".to_owned()),
+        (None, Some(_)) => {}
+    }
+    if let Some(Deleted { entry, at, by, stone }) = &report.deleted {
+        let head = if report.recording.is_none() { "recording" } else { "" };
+        let by = by.as_ref().map(|name| format!(" by {name}")).unwrap_or_default();
+        lines.push(format!("{head:<10} DELETED {}{by}: {}", span::at(*at), stone.why));
+        let what = match &stone.last {
+            Some((last, head)) => format!("segments 0 to {last}, head {}", hex(head)),
+            None => "no whole segment".to_owned(),
+        };
+        lines.push(format!(
+            "           it had {what}, {} bytes, {}; entry {entry} of the log proves it",
+            stone.bytes, stone.state
+        ));
+    }
+    lines.iter().map(|line| printable(line)).collect()
 }
 
 /// That the session was opened though it might not be recorded, and why.

@@ -37,12 +37,21 @@ pub(super) fn run(context: &Context, args: &VerifyArgs) -> Result<u8, Failure> {
     if let (None, Some(key)) = (&anchors.key, &report.key) {
         first_sight(key);
     }
-    if let Some(path) = &args.recording {
+    let none = bundle.recording.is_empty();
+    if let Some(path) = args.recording.as_ref().filter(|_| !none) {
         std::fs::write(path, &bundle.recording)
             .map_err(|e| Failure::new("file", format!("cannot write {}: {e}", path.display())))?;
         output::note(format!("written: {}", path.display()));
     }
-    show::report(context, &report, None)
+    let status = show::report(context, &report, None)?;
+    if none && args.recording.is_some() {
+        let (cause, remedy) = match &report.deleted {
+            Some(_) => ("there is no recording in it: it was deleted", "see the lines above"),
+            None => ("there is no recording in it", "leave --recording away"),
+        };
+        return Err(Failure::new("no-recording", cause).remedy(remedy));
+    }
+    Ok(status)
 }
 
 fn log_name(bundle: &Bundle) -> Option<&str> {

@@ -9,7 +9,7 @@
 
 mod cast;
 pub(super) mod draw;
-mod logged;
+pub(super) mod logged;
 pub(super) mod open;
 pub(super) mod player;
 pub(super) mod proof;
@@ -100,7 +100,7 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     }
     // Asked before: what ends meanwhile is no recording that was cut.
     let logged = match wanted.parse() {
-        Ok(session) => Some(logged::Logged::of(context, session).await?),
+        Ok(session) => logged::Asked::of(context, session).await?,
         Err(_) => None,
     };
     let (bytes, ca) = read(&context.home, wanted).await?;
@@ -116,7 +116,7 @@ pub async fn run(context: &Context, args: Args) -> Result<(), Failure> {
     }
     drop(bytes);
     if let Some(logged) = logged {
-        logged.check(context, &proven).await?;
+        logged.check(&proven).await?;
     }
     for line in proven.remarks() {
         output::note(line);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use belay_proto::api::{MAX_SEARCH_HITS, SearchAnswer, SearchHit, SearchRequest, path};
 use belay_proto::error_line::printable;
+use belay_proto::ids::SessionId;
 use hyper::Method;
 use serde::Serialize;
 
@@ -76,6 +77,10 @@ struct Answer {
     sealed: u64,
     damaged: u64,
     cut: u64,
+    /// Not searched: sealed, and not those whose end is in the audit log.
+    exchanged: Vec<SessionId>,
+    /// Sealed and searched, with an end that the audit log does not have.
+    unlogged: u64,
     /// Of those that were searched, how many on this machine; nothing where no key was given.
     own: Option<u64>,
 }
@@ -100,7 +105,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
     let index = identity.as_deref().map(|file| Index::open(&context.home, file)).transpose()?;
     let answer: SearchAnswer = Api::of(&login)?.send(Method::POST, path::SEARCH, &request).await?;
     let looked = match index {
-        Some(index) => own(index, &login, request).await?,
+        Some(index) => own(index, (context, &login), request).await?,
         None => None,
     };
     let answer = Answer::of(answer, looked, usize::try_from(limit).unwrap_or(1));
@@ -121,7 +126,7 @@ pub async fn run(context: &Context, args: Args) -> Result<u8, Failure> {
 /// Searches what is sealed; nothing when the relay is of a version before that.
 async fn own(
     index: Index,
-    login: &Login,
+    (context, login): (&Context, &Login),
     request: SearchRequest,
 ) -> Result<Option<Looked>, Failure> {
     let SearchRequest { text, since, device, user, limit } = request;
@@ -132,7 +137,7 @@ async fn own(
         user,
         limit: usize::try_from(limit).unwrap_or(1),
     };
-    match index.search(login, asked).await {
+    match index.search(context, login, asked).await {
         Err(failure) if failure.is_unknown_path() => {
             output::note(
                 "belay: the relay is too old to say which recordings are sealed, so they are not searched",
@@ -158,10 +163,13 @@ impl Answer {
             sealed,
             damaged,
             cut,
+            exchanged: Vec::new(),
+            unlogged: 0,
             own: looked.as_ref().map(|looked| looked.searched),
         };
         if let Some(looked) = looked {
-            let Looked { hits, more, searched, cut, damaged, foreign, waiting } = looked;
+            let Looked { hits, more, searched, cut, damaged, foreign, waiting, .. } = looked;
+            (all.exchanged, all.unlogged) = (looked.exchanged, looked.unlogged);
             // What stands before the first sealed segment, the relay knows too.
             let new: Vec<SearchHit> =
                 hits.into_iter().filter(|hit| all.hits.iter().all(|one| one.hit != *hit)).collect();
@@ -217,7 +225,7 @@ fn clock(ms: u64) -> String {
 
 /// What a person must know of an answer.
 fn remarks(answer: &Answer) -> Vec<String> {
-    let Answer { hits, complete, searched, waiting, growing, sealed, damaged, cut, own } = answer;
+    let Answer { hits, complete, searched, waiting, growing, sealed, damaged, cut, own, .. } = answer;
     let here = match own {
         None | Some(0) => String::new(),
         Some(own) => format!(", {own} of them sealed to you and searched here"),
@@ -241,10 +249,25 @@ fn remarks(answer: &Answer) -> Vec<String> {
             "are not what their device signed, and were searched up to there: see belay play",
         ),
         (cut, "are too long, and were searched in their beginning only"),
+        (
+            &answer.unlogged,
+            "have an end that the audit log does not have, or not any more: they were searched, and \
+             compared with nothing",
+        ),
     ] {
         if *count > 0 {
             lines.push(format!("{count} recordings {what}"));
         }
+    }
+    if let Some(first) = answer.exchanged.first() {
+        let more = match answer.exchanged.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more (--json names them)"),
+        };
+        lines.push(format!(
+            "NOT AS LOGGED: by the audit log, the recording of session {first}{more} was cut or exchanged; \
+             it was not searched: belay play {first} says how"
+        ));
     }
     lines
 }
@@ -315,6 +338,8 @@ mod tests {
             hits: vec![hit(7, "g"), hit(5, "e"), hit(2, "b")],
             searched: 2,
             foreign: 1,
+            exchanged: vec![hit(1, "").session; 2],
+            unlogged: 3,
             ..Looked::default()
         };
         let both = Answer::of(relay, Some(looked), 4);
@@ -325,6 +350,11 @@ mod tests {
         let remarks = remarks(&both);
         assert!(remarks[0].ends_with("in 9 recordings, 2 of them sealed to you and searched here"));
         assert!(remarks.iter().any(|line| line.contains("1 recordings are sealed, not to a key")));
+        assert!(
+            remarks.iter().any(|line| line.contains("3 recordings have an end that the audit"))
+        );
+        let last = remarks.last().unwrap();
+        assert!(last.starts_with("NOT AS LOGGED: ") && last.contains(" and 1 more"), "{last}");
         let json = serde_json::to_value(&both).unwrap();
         assert_eq!(
             (&json["hits"][1]["from"], &json["hits"][1]["line"]),

@@ -265,6 +265,12 @@ pub(super) async fn serve<W: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     };
     let vanished = matches!(parting.leave(), Leave::Nobody | Leave::Taken);
+    // Before terminals are closed: guests are told why.
+    match parting.leave() {
+        Leave::Outside => shared.terminals.over(&end.reason),
+        Leave::Nobody if !shared.terminals.keeps() => shared.terminals.over(&end.reason),
+        Leave::Client | Leave::Nobody | Leave::Taken => {}
+    }
     finish(&shared, vanished && shared.terminals.keeps()).await;
     if !shared.authenticated.load(Ordering::Relaxed) {
         let reason = shared.refusals().reason();

@@ -316,7 +316,7 @@ impl Terminals {
         let slot = inner.choose(knock.join.terminal, |_| false)?;
         let (terminal, doorway) = (slot.about.number, slot.doorway.clone());
         if doorway.is_closed() {
-            return Err(Denied::because("the session's terminal has ended"));
+            return Err(Denied::because(doorway.why()));
         }
         inner.guests += 1;
         let may_type = knock.join.may_type();
@@ -346,6 +346,15 @@ impl Terminals {
         let pty = timeout(HAND_OVER, asked).await.ok().flatten()?;
         self.attended(number, true);
         Some(Held { pty: Some(pty), room: Arc::clone(self), vanished })
+    }
+
+    /// The session is over, for this reason: what guests are told when its terminals end now. The first
+    /// reason counts.
+    pub(super) fn over(&self, reason: &str) {
+        let why = format!("{}'s session is over: \"{reason}\"", self.host);
+        for slot in self.lock().slots.values() {
+            slot.doorway.ends(&why);
+        }
     }
 
     /// Ends all of them. A supervisor that takes no event is not waited for.
@@ -401,8 +410,9 @@ impl Terminals {
         drop(self.events.send(WorkerEvent::PtyClosed { channel, tty, pid }).await);
     }
 
-    /// Closing the device hangs it up.
+    /// Closing the device hangs it up. Whoever has it does so, where the session is not over.
     async fn close(&self, mut pty: Box<Pty>) {
+        pty.guests.end(&format!("{} closed the terminal", self.host));
         self.lock().slots.remove(&pty.about.number);
         if pty.master.take().is_some() {
             self.tell_closed(&pty).await;

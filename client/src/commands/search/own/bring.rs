@@ -1,7 +1,11 @@
-//! Bringing sealed recordings that are new: downloaded, checked as `belay play` checks them, opened, and
-//! put in the index.
+//! Bringing sealed recordings that are new: downloaded, checked as `belay play` checks them, held against
+//! the audit log, opened, and put in the index.
+//!
+//! Its law: a recording that is not the one whose end is in the log is not searched, and looked at again at
+//! each search; one that had not ended is held against the log at each search, until it has.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use belay_proto::api::SealedRecording;
@@ -9,15 +13,18 @@ use belay_proto::ids::SessionId;
 use belay_proto::refusal::Code;
 use belay_tunnel::transcript::{Block, Gathering, Lines, NoText};
 use rustls_pki_types::CertificateDer;
+use tokio::task::spawn_blocking;
 
 use super::file::{Head, State};
 use super::{Index, Known};
 use crate::api::Api;
 use crate::commands::play::download;
+use crate::commands::play::logged::{Ending, Ends};
 use crate::commands::play::open::{Keys, is_sealed};
-use crate::commands::play::proof::prove;
+use crate::commands::play::proof::{Proven, prove};
 use crate::failure::Failure;
 use crate::output;
+use crate::run::Context;
 
 /// Longest work on one recording; what it did not come to is left out.
 const READ_WITHIN: Duration = Duration::from_secs(120);
@@ -25,28 +32,80 @@ const READ_WITHIN: Duration = Duration::from_secs(120);
 /// So many recordings take a while.
 const MANY: usize = 20;
 
+/// What is to be done with the recordings that are listed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Due {
+    /// New, of another length, or exchanged: to be read.
+    pub(super) read: Vec<SessionId>,
+    /// They had no end: to be read where the log has one now.
+    pub(super) open: Vec<SessionId>,
+}
+
+impl Due {
+    pub(super) fn of(listed: &[SealedRecording], known: &BTreeMap<SessionId, Known>) -> Self {
+        let mut due = Self::default();
+        for SealedRecording { session, bytes, .. } in listed {
+            match known.get(session).map(|known| known.head) {
+                Some(Head { bytes: before, ending, state })
+                    if before == *bytes && state != State::Exchanged =>
+                {
+                    if ending == Ending::Open && state != State::Damaged {
+                        due.open.push(*session);
+                    }
+                }
+                // What was exchanged may have been put back.
+                Some(_) | None => due.read.push(*session),
+            }
+        }
+        due
+    }
+}
+
+/// What was read of a recording.
+pub(super) struct Read {
+    pub(super) state: State,
+    pub(super) ending: Ending,
+    pub(super) blocks: Vec<Block>,
+}
+
+impl Read {
+    const fn nothing(state: State) -> Self {
+        Self { state, ending: Ending::Open, blocks: Vec::new() }
+    }
+}
+
 impl Index {
     /// Makes the index what the relay has: what is gone leaves it, what is new or has grown is read. Says how
     /// many could not be, and why.
     ///
     /// # Errors
-    /// When a file cannot be read or written here.
+    /// When the relay's log is not the one known before, or a file cannot be read or written here.
     pub(super) async fn bring(
         &self,
-        api: &Api,
+        (context, api): (&Context, &Api),
         ca: &CertificateDer<'static>,
         listed: &[SealedRecording],
     ) -> Result<(u64, Option<Failure>), Failure> {
         let known = self.known()?;
-        let there: BTreeSet<SessionId> = listed.iter().map(|one| one.session).collect();
-        for gone in known.keys().filter(|session| !there.contains(*session)) {
+        let lengths: BTreeMap<SessionId, u64> =
+            listed.iter().map(|one| (one.session, one.bytes)).collect();
+        for gone in known.keys().filter(|session| !lengths.contains_key(*session)) {
             self.remove(*gone)?;
         }
-        let is_due = |one: &&SealedRecording| {
-            known.get(&one.session).is_none_or(|Known { head, .. }| head.bytes != one.bytes)
-        };
+        let Due { read: mut due, open } = Due::of(listed, &known);
+        if due.is_empty() && open.is_empty() {
+            return Ok((0, None));
+        }
+        let mut ends = Ends::of(context).await?;
+        for session in open {
+            match ends.session(session).await {
+                Ok(logged) if logged.ends.is_empty() => {}
+                Ok(_) => due.push(session),
+                Err(failure) => return Ok((due.len() as u64, Some(failure))),
+            }
+        }
         // Ids begin with their time: the newest first, so that a search that is broken off has those.
-        let due: Vec<&SealedRecording> = listed.iter().rev().filter(is_due).collect();
+        due.sort_by_key(|session| Reverse(*session));
         let tell = due.len() > MANY && output::is_terminal();
         if tell {
             output::note(format!(
@@ -54,39 +113,60 @@ impl Index {
                 due.len()
             ));
         }
-        for (place, SealedRecording { session, bytes, .. }) in due.iter().enumerate() {
-            let file = match download(api, &session.to_string()).await {
-                Ok(file) => file,
-                // Deleted meanwhile.
-                Err(failure) if failure.token() == Code::BadRequest.token() => continue,
+        for (place, session) in due.iter().enumerate() {
+            let read = match self.read(*session, (api, &mut ends), ca).await {
+                Ok(Some(read)) => read,
+                Ok(None) => continue,
                 Err(failure) => return Ok(((due.len() - place) as u64, Some(failure))),
             };
-            let (session, ca, keys) = (*session, ca.clone(), self.keys.clone());
-            let read = tokio::task::spawn_blocking(move || read(session, &file, &ca, &keys));
-            let (state, blocks) = read.await.map_err(|error| {
-                Failure::new("internal", format!("reading a recording failed: {error}"))
-            })?;
-            self.put(session, Head { bytes: *bytes, state }, &blocks)?;
+            let bytes = lengths.get(session).copied().unwrap_or_default();
+            let Read { state, ending, blocks } = read;
+            self.put(*session, Head { bytes, state, ending }, &blocks)?;
             if tell && (place + 1) % MANY == 0 {
                 output::note(format!("belay: {} of {}", place + 1, due.len()));
             }
         }
         Ok((0, None))
     }
+
+    /// One recording; nothing when it was deleted meanwhile.
+    async fn read(
+        &self,
+        session: SessionId,
+        (api, ends): (&Api, &mut Ends<'_>),
+        ca: &CertificateDer<'static>,
+    ) -> Result<Option<Read>, Failure> {
+        let failed = |error: tokio::task::JoinError| {
+            Failure::new("internal", format!("reading a recording failed: {error}"))
+        };
+        let mut logged = ends.session(session).await?;
+        let file = match download(api, &session.to_string()).await {
+            Ok(file) => file,
+            Err(failure) if failure.token() == Code::BadRequest.token() => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let ca = ca.clone();
+        let proven = spawn_blocking(move || proven(session, &file, &ca)).await.map_err(failed)?;
+        let Some(proven) = proven else { return Ok(Some(Read::nothing(State::Damaged))) };
+        let Ok(ending) = ends.hold(&proven, &mut logged).await? else {
+            return Ok(Some(Read::nothing(State::Exchanged)));
+        };
+        let keys = self.keys.clone();
+        let gathered = spawn_blocking(move || gathered(&proven, &keys)).await.map_err(failed)?;
+        let (state, blocks) = gathered;
+        Ok(Some(Read { state, ending, blocks }))
+    }
+}
+
+/// A recording of this session, all of it as its device signed it.
+pub(super) fn proven(session: SessionId, file: &[u8], ca: &CertificateDer<'_>) -> Option<Proven> {
+    prove(file, ca).ok().filter(|proven| proven.session == session)
 }
 
 /// The blocks of a recording, and how far they go.
-pub(super) fn read(
-    session: SessionId,
-    file: &[u8],
-    ca: &CertificateDer<'_>,
-    keys: &Keys,
-) -> (State, Vec<Block>) {
+pub(super) fn gathered(proven: &Proven, keys: &Keys) -> (State, Vec<Block>) {
     let begun = Instant::now();
-    let Some(proven) = prove(file, ca).ok().filter(|proven| proven.session == session) else {
-        return (State::Damaged, Vec::new());
-    };
-    let opener = match is_sealed(&proven).then(|| keys.opener_of(&proven)) {
+    let opener = match is_sealed(proven).then(|| keys.opener_of(proven)) {
         None => None,
         Some(Ok(Some(opener))) => Some(opener),
         Some(Ok(None)) => return (State::Foreign, Vec::new()),

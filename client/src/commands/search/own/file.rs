@@ -3,7 +3,7 @@
 //! What a sealed recording showed must not lie open where it was searched. So a file is encrypted
 //! (AES-256-GCM) with a key that comes of the auditor's secret keys by HKDF: whoever has those has
 //! everything anyway, and whoever has this machine without them has nothing. Open in it are the length that
-//! the recording had, and how far it was read; both are bound to the rest.
+//! the recording had, how far it was read, and whether it had ended; all are bound to the rest.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::error::Unspecified;
@@ -14,11 +14,12 @@ use minicbor::bytes::ByteSlice;
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
+use crate::commands::play::logged::Ending;
 use crate::commands::play::open::Keys;
 use crate::failure::Failure;
 
 /// The layout is in it: of another one nothing opens, and all is read again.
-const DOMAIN: &[u8] = b"belay search index 1";
+const DOMAIN: &[u8] = b"belay search index 2";
 
 /// How far a recording was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +32,12 @@ pub(super) enum State {
     Damaged,
     /// Nothing: it is sealed to others.
     Foreign,
+    /// Nothing: it is not the one whose end is in the audit log.
+    Exchanged,
 }
 
 impl State {
-    const ALL: [Self; 4] = [Self::Whole, Self::Cut, Self::Damaged, Self::Foreign];
+    const ALL: [Self; 5] = [Self::Whole, Self::Cut, Self::Damaged, Self::Foreign, Self::Exchanged];
 
     const fn byte(self) -> u8 {
         match self {
@@ -42,9 +45,13 @@ impl State {
             Self::Cut => 1,
             Self::Damaged => 2,
             Self::Foreign => 3,
+            Self::Exchanged => 4,
         }
     }
 }
+
+/// As they are written.
+const ENDINGS: [(Ending, u8); 3] = [(Ending::Agreed, 0), (Ending::Open, 1), (Ending::Unlogged, 2)];
 
 /// What stands open in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,14 +59,20 @@ pub(super) struct Head {
     /// Bytes of the recording when it was read, as the relay told them.
     pub(super) bytes: u64,
     pub(super) state: State,
+    /// How the audit log agreed on its end.
+    pub(super) ending: Ending,
 }
 
 /// Bytes of a [`Head`].
-pub(super) const HEAD: usize = 9;
+pub(super) const HEAD: usize = 10;
 
 impl Head {
     fn write(self) -> [u8; HEAD] {
+        let ending = ENDINGS.iter().find(|(ending, _)| *ending == self.ending);
         let mut head = [self.state.byte(); HEAD];
+        if let Some(byte) = head.get_mut(1) {
+            *byte = ending.map_or(0, |(_, byte)| *byte);
+        }
         if let Some(bytes) = head.last_chunk_mut() {
             *bytes = self.bytes.to_le_bytes();
         }
@@ -69,7 +82,8 @@ impl Head {
     /// `None` when it is none.
     pub(super) fn read(head: &[u8; HEAD]) -> Option<Self> {
         let state = State::ALL.into_iter().find(|state| head.first() == Some(&state.byte()))?;
-        Some(Self { bytes: u64::from_le_bytes(*head.last_chunk()?), state })
+        let (ending, _) = ENDINGS.into_iter().find(|(_, byte)| head.get(1) == Some(byte))?;
+        Some(Self { bytes: u64::from_le_bytes(*head.last_chunk()?), state, ending })
     }
 }
 

@@ -9,11 +9,13 @@ use std::thread;
 
 use belay_proto::api::{SealedRecording, SearchHit};
 use belay_proto::error_line::printable;
+use belay_proto::ids::SessionId;
 use belay_proto::time::UnixTime;
 use belay_tunnel::transcript::{Line, Reader, Wanted};
 
 use super::file::{State, blocks};
 use super::{Index, Known};
+use crate::commands::play::logged::Ending;
 use crate::failure::Failure;
 
 /// Threads at most: more would read more files at once than a disk likes.
@@ -44,6 +46,10 @@ pub(in crate::commands::search) struct Looked {
     pub(in crate::commands::search) damaged: u64,
     /// Sealed to others.
     pub(in crate::commands::search) foreign: u64,
+    /// Not searched: not those whose end is in the audit log.
+    pub(in crate::commands::search) exchanged: Vec<SessionId>,
+    /// Searched, with an end that the audit log does not have.
+    pub(in crate::commands::search) unlogged: u64,
     /// Not read yet.
     pub(in crate::commands::search) waiting: u64,
 }
@@ -112,6 +118,10 @@ impl Index {
                         looked.foreign += 1;
                         continue;
                     }
+                    State::Exchanged => {
+                        looked.exchanged.push(one.session);
+                        continue;
+                    }
                     State::Whole => looked.searched += 1,
                     State::Cut => {
                         looked.searched += 1;
@@ -120,6 +130,8 @@ impl Index {
                     State::Damaged => looked.damaged += 1,
                 },
             }
+            let unlogged = |known: &Known| known.head.ending == Ending::Unlogged;
+            looked.unlogged += u64::from(known.get(&one.session).is_some_and(unlogged));
             if asked.is_of(one) {
                 which.push(place);
             }

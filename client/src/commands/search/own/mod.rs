@@ -1,7 +1,8 @@
 //! An index of one's own, over recordings that are sealed: the relay cannot read them, an auditor with a
 //! key can, here.
 //!
-//! Its law: it is derived, from recordings whose signatures were checked, and what is gone from the relay
+//! Its law: it is derived, from recordings whose signatures were checked and whose ends are those in the
+//! audit log, and what is gone from the relay
 //! is gone from it at the next search; nothing of it is readable without the secret key (`file`). It is a
 //! file for each recording, replaced whole or not at all, so that a search that is broken off loses nothing.
 //!
@@ -34,6 +35,7 @@ use crate::commands::play::open::Keys;
 use crate::failure::Failure;
 use crate::home::{Home, Login};
 use crate::output;
+use crate::run::Context;
 
 pub(super) use look::{Asked, Looked};
 
@@ -76,11 +78,17 @@ impl Index {
     /// Brings what is new, and looks through all of it.
     ///
     /// # Errors
-    /// When the relay refuses to say which are sealed, or a file cannot be read or written here.
-    pub(super) async fn search(self, login: &Login, asked: Asked) -> Result<Looked, Failure> {
+    /// When the relay refuses to say which are sealed, its audit log is not the one known before, or a file
+    /// cannot be read or written here.
+    pub(super) async fn search(
+        self,
+        context: &Context,
+        login: &Login,
+        asked: Asked,
+    ) -> Result<Looked, Failure> {
         let api = Api::of(login)?;
         let listed = listed(&api).await?;
-        let (waiting, why) = self.bring(&api, &login.ca()?, &listed).await?;
+        let (waiting, why) = self.bring((context, &api), &login.ca()?, &listed).await?;
         if let Some(why) = why {
             output::note(format!("belay: {waiting} sealed recordings could not be read: {why}"));
         }

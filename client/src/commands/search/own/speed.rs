@@ -10,6 +10,7 @@ use belay_tunnel::transcript::{Gathering, Kind, Line};
 
 use super::file::State;
 use super::*;
+use crate::commands::play::logged::Ending;
 
 /// Text of an hour's session: a command each 15 s, with a dozen lines of what it printed.
 const HOUR_LINES: u64 = 240 * 13;
@@ -73,7 +74,8 @@ fn a_search_of_ones_own_over_thousands_of_hours() {
         let session = format!("0197a3c2-7a30-7cc1-9d0e-{n:012x}").parse().unwrap();
         let (blocks, length) = hour(&mut chance, 1_800_000_000_000 + n * 1_000_000, n % 997 == 500);
         text += length;
-        index.put(session, Head { bytes: 1, state: State::Whole }, &blocks).unwrap();
+        let head = Head { bytes: 1, state: State::Whole, ending: Ending::Agreed };
+        index.put(session, head, &blocks).unwrap();
         size += std::fs::metadata(index.path(session)).unwrap().len();
         let (user, device, device_id, login, bytes) = (None, None, None, None, 1);
         listed.push(SealedRecording { session, user, device, device_id, login, bytes });

@@ -1,18 +1,21 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 use std::time::Duration;
 
+use belay_proto::evidence::{Ended, Exchanged};
 use belay_proto::ids::DeviceId;
 use belay_proto::recording::cast::{Code, Header, event};
-use belay_proto::recording::file::{Head as FileHead, append};
-use belay_proto::recording::{End, Segment, VERSION, digest};
+use belay_proto::recording::file::{Head as FileHead, append, split};
+use belay_proto::recording::{End, Segment, SignedSegment, VERSION, digest};
 use belay_proto::time::UnixTime;
+use belay_proto::wire::frame::decode_payload;
 use belay_tunnel::pki::{CertificateAuthority, Identity, TlsKey};
 use belay_tunnel::recording::{Recipient, Sealer};
 use rustls_pki_types::CertificateDer;
 
-use super::bring::read;
+use super::bring::{Due, gathered, proven};
 use super::file::State;
 use super::*;
+use crate::commands::play::logged::{Ending, Logged};
 
 const BEGUN: UnixTime = UnixTime(1_800_000_000);
 
@@ -107,11 +110,33 @@ impl Site {
         }
     }
 
+    fn read(&self, index: &Index, n: u8, file: &[u8]) -> (State, Vec<Block>) {
+        match proven(session(n), file, self.ca.certificate()) {
+            Some(proven) => gathered(&proven, &index.keys),
+            None => (State::Damaged, Vec::new()),
+        }
+    }
+
     fn put(&self, index: &Index, n: u8, file: &[u8]) -> State {
-        let (state, blocks) = read(session(n), file, self.ca.certificate(), &index.keys);
-        index.put(session(n), Head { bytes: 100, state }, &blocks).unwrap();
+        let (state, blocks) = self.read(index, n, file);
+        index.put(session(n), head(100, state, Ending::Agreed), &blocks).unwrap();
         state
     }
+}
+
+fn head(bytes: u64, state: State, ending: Ending) -> Head {
+    Head { bytes, state, ending }
+}
+
+/// The first so many records of a recording's file, and the number and digest of the last one.
+fn records(file: &[u8], count: usize) -> (&[u8], Ended) {
+    let (mut rest, mut last) = (file, &file[..0]);
+    for _ in 0..count {
+        (last, rest) = split(rest).unwrap();
+    }
+    let signed: SignedSegment = decode_payload(last).unwrap();
+    let ended = Ended { number: count as u64 - 2, head: digest(&signed.segment) };
+    (&file[..file.len() - rest.len()], ended)
 }
 
 fn asked(text: &str) -> Asked {
@@ -138,7 +163,7 @@ fn what_is_sealed_to_a_key_is_found_with_it_and_lies_open_nowhere() {
         .map(|(n, file)| site.put(&index, n, file))
         .collect();
     assert_eq!(states, [State::Whole, State::Whole, State::Foreign, State::Damaged]);
-    assert_eq!(read(session(9), &one, site.ca.certificate(), &index.keys).0, State::Damaged);
+    assert_eq!(site.read(&index, 9, &one).0, State::Damaged);
 
     let listed: Vec<_> = [(1, "anna"), (2, "ben"), (3, "anna"), (4, "anna")]
         .map(|(n, who)| site.listed(n, who))
@@ -207,4 +232,52 @@ fn a_file_that_is_not_what_was_written_is_read_again_and_never_believed() {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&index.dir), mode(&index.path(session(1)))), (0o700, 0o600));
+}
+
+#[test]
+fn a_recording_is_held_against_its_end_in_the_audit_log() {
+    let site = site();
+    let audrey = site.auditor("audrey");
+    let whole = site.recording(session(1), &["one", "two", "three"], &audrey.1);
+    let (all, end) = records(&whole, 5);
+    assert_eq!((all.len(), end.number), (whole.len(), 3));
+    let (cut, _) = records(&whole, 3);
+    let other = site.recording(session(1), &["one", "two", "four"], &audrey.1);
+    let ending = |file: &[u8], ends: &[Ended]| {
+        let mut logged = Logged::default();
+        logged.ends.extend_from_slice(ends);
+        logged.ending(&proven(session(1), file, site.ca.certificate()).unwrap())
+    };
+    assert_eq!(ending(&whole, &[end]), Ok(Ending::Agreed));
+    assert_eq!(ending(&whole, &[]), Ok(Ending::Unlogged));
+    assert_eq!(ending(cut, &[]), Ok(Ending::Open));
+    assert_eq!(ending(cut, &[end]), Err(Exchanged::Cut { logged: 3, found: 1 }));
+    assert_eq!(ending(&other, &[end]), Err(Exchanged::Other { logged: 3 }));
+}
+
+#[test]
+fn what_had_no_end_is_asked_about_again_and_what_was_exchanged_is_named_and_not_searched() {
+    let site = site();
+    let audrey = site.auditor("audrey");
+    let index = Index::open(&site.home, &audrey.0).unwrap();
+    let (_, blocks) = site.read(&index, 1, &site.recording(session(1), &["needle"], &audrey.1));
+    for (n, head) in [
+        (1, head(100, State::Whole, Ending::Agreed)),
+        (2, head(100, State::Whole, Ending::Open)),
+        (3, head(90, State::Whole, Ending::Agreed)),
+        (4, head(100, State::Exchanged, Ending::Open)),
+        (5, head(100, State::Cut, Ending::Unlogged)),
+        (6, head(100, State::Foreign, Ending::Open)),
+        (7, head(100, State::Damaged, Ending::Open)),
+    ] {
+        let blocks = if head.state == State::Exchanged { &[][..] } else { &blocks };
+        index.put(session(n), head, blocks).unwrap();
+    }
+    let listed: Vec<_> = (1..=8).map(|n| site.listed(n, "anna")).collect();
+    let due = Due::of(&listed, &index.known().unwrap());
+    let of = |all: &[u8]| all.iter().map(|n| session(*n)).collect::<Vec<_>>();
+    assert_eq!((due.read, due.open), (of(&[3, 4, 8]), of(&[2, 6])));
+    let looked = index.look(&listed, &asked("needle")).unwrap();
+    assert_eq!((looked.exchanged, looked.unlogged), (of(&[4]), 1));
+    assert_eq!((looked.searched, looked.damaged, looked.foreign, looked.cut), (4, 1, 1, 1));
 }

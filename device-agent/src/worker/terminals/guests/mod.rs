@@ -12,7 +12,7 @@ mod link;
 mod seat;
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Buf as _, Bytes};
 use rustix::termios::Winsize;
@@ -24,7 +24,7 @@ pub(in crate::worker) use self::seat::Seat;
 use super::fit::Fit;
 use super::{Screen, Track, notice, size_of};
 
-/// Why a guest's terminal ends with the host's.
+/// Why a guest's terminal ends with the host's, where its program has ended.
 pub(super) const ENDED: &str = "the session's terminal has ended";
 
 /// What one who looks on is told when they type.
@@ -79,12 +79,24 @@ pub(in crate::worker) enum Said {
 pub(super) struct Doorway {
     said: mpsc::Sender<Said>,
     typed: mpsc::Sender<Bytes>,
+    /// Why the terminal ends, once that is known; the first reason counts.
+    why: Arc<OnceLock<String>>,
 }
 
 impl Doorway {
     /// Whether the terminal has ended.
     pub(super) fn is_closed(&self) -> bool {
         self.said.is_closed()
+    }
+
+    /// The terminal is about to end, for this reason.
+    pub(super) fn ends(&self, why: &str) {
+        self.why.get_or_init(|| why.to_owned());
+    }
+
+    /// Why it has ended.
+    pub(super) fn why(&self) -> &str {
+        self.why.get().map_or(ENDED, String::as_str)
     }
 }
 
@@ -100,6 +112,8 @@ pub(in crate::worker) struct Guests {
     host: String,
     /// Not shown yet.
     news: Vec<String>,
+    /// As in [`Doorway`].
+    why: Arc<OnceLock<String>>,
 }
 
 /// What a guest's coming and going concerns, besides guests.
@@ -114,8 +128,9 @@ impl Guests {
         let (say, said) = mpsc::channel(SAID);
         let (type_in, typed) = mpsc::channel(TYPED);
         let (pending, here, fit, news) = (Bytes::new(), Vec::new(), Arc::default(), Vec::new());
-        let guests = Self { said, typed, pending, here, fit, host, news };
-        (guests, Doorway { said: say, typed: type_in })
+        let why = Arc::new(OnceLock::new());
+        let doorway = Doorway { said: say, typed: type_in, why: Arc::clone(&why) };
+        (Self { said, typed, pending, here, fit, host, news, why }, doorway)
     }
 
     /// Whether nobody is here.
@@ -254,8 +269,11 @@ impl Guests {
         Some(drawn)
     }
 
-    /// The terminal has ended. Those on the way in are told as well.
+    /// The terminal has ended, for this reason or one that was known before. Those on the way in are told
+    /// as well.
     pub(super) fn end(&mut self, why: &str) {
+        let why = self.why.get_or_init(|| why.to_owned());
+        // Known before anybody finds the way in closed.
         self.said.close();
         self.typed.close();
         while let Ok(said) = self.said.try_recv() {

@@ -55,7 +55,7 @@ impl Seat {
         // says how large it is.
         let first = tokio::select! {
             first = frames.next(&mut from) => first,
-            () = self.doorway.said.closed() => return farewell(&mut to, super::ENDED).await,
+            () = self.doorway.said.closed() => return farewell(&mut to, self.doorway.why()).await,
         };
         let size = match first {
             Ok(Some(Frame::Size { columns, rows })) => window(columns, rows),
@@ -86,7 +86,7 @@ impl Seat {
                 } => {}
             }
         } else {
-            farewell(&mut to, super::ENDED).await;
+            farewell(&mut to, self.doorway.why()).await;
         }
         drop(events.send(WorkerEvent::GuestLeft { terminal, user, session }).await);
         // The terminal may have ended before them.

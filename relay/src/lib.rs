@@ -26,6 +26,8 @@ mod search;
 mod secret;
 pub mod span;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
 pub use reported::reported;
 pub use secret::NoRandom;

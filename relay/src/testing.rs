@@ -1,4 +1,5 @@
 //! Chance for tests that cut the power.
+#![allow(clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,21 +1,29 @@
 //! One recording's file ([`belay_proto::recording::file`]).
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use belay_proto::grant::VerifySignature as _;
 use belay_proto::ids::SessionId;
 use belay_proto::recording::file::{Head, LENGTH, append, length};
-use belay_proto::recording::{Chain, Segment, SignedSegment, VERSION, digest};
+use belay_proto::recording::{
+    Chain, Segment, SignedSegment, UNANSWERED, VERSION, digest, signed_bytes,
+};
 use belay_proto::wire::frame::decode_payload;
 use belay_tunnel::pki::DeviceKey;
 use belay_tunnel::private_file;
+use rustls_pki_types::CertificateDer;
 use uuid::Uuid;
 
 use super::{KeepError, Kept, Standing};
 
 const SUFFIX: &str = "belay";
+
+/// More segments at a file's end than a power cut may have torn: so many are written in one go.
+const TORN_MOST: usize = UNANSWERED + 1;
 
 /// The folder of sessions whose ids have no time in them.
 pub(super) const UNDATED: &str = "undated";
@@ -59,18 +67,12 @@ impl Tail {
             }
         }
         let file = writable(&path)?;
-        let found = last(&file)?.ok_or_else(|| io::Error::other("it does not begin as one"))?;
-        if found.length < file.metadata()?.len() {
+        let (length, chain) = signed(&file)?;
+        if length < file.metadata()?.len() {
             tracing::warn!(%session, "a recording's last segment was half written, and is cut off");
-            file.set_len(found.length)?;
+            file.set_len(length)?;
         }
-        let chain = match &found.segment {
-            Some((segment, encoded)) => {
-                Chain::after(encoded, segment.number.saturating_add(1)).map_err(io::Error::other)?
-            }
-            None => Chain::new(session, key.device()),
-        };
-        Ok(Self { length: found.length, chain })
+        Ok(Self { length, chain })
     }
 
     /// Keeps the next segments, all with one write that is brought to the disk once. The answers are
@@ -141,10 +143,82 @@ fn number(signed: &[u8]) -> Option<u64> {
     decode_payload::<Segment>(&signed.segment).ok().map(|segment| segment.number)
 }
 
+/// Where the last segment ends up to which the last ones are what their device signed, and the chain up to it.
+/// What stands behind that was on its way to the disk when the power went, and never acknowledged; any part of
+/// it may be missing, and what comes after that part be there. It must not count: what the device sends again
+/// would be taken for kept.
+fn signed(file: &File) -> io::Result<(u64, Chain)> {
+    let file_length = file.metadata()?.len();
+    let head = record_at(file, 0, file_length)?;
+    let head = head.ok_or_else(|| io::Error::other("it does not begin as one"))?;
+    let begin = record_length(&head);
+    let head = Head::read(&head).map_err(io::Error::other)?;
+    let certificate = CertificateDer::from(head.certificate.to_vec());
+    let key = DeviceKey::proved(certificate).map_err(io::Error::other)?;
+    let places = match from_the_end_back(file, begin, file_length)? {
+        Some(places) => places,
+        None => from_the_beginning(file, begin, file_length)?,
+    };
+    let is_all = places.front().is_none_or(|first| *first == begin);
+    let mut found = is_all.then(|| (begin, Chain::new(head.session, key.device())));
+    for at in places {
+        let Some(record) = record_at(file, at, file_length)? else { break };
+        if let Some((end, chain)) = &mut found {
+            if chain.take(&record, &key).is_err() {
+                break;
+            }
+            *end = at + record_length(&record);
+        } else if let Some(chain) = begun_with(&record, &key) {
+            found = Some((at + record_length(&record), chain));
+        }
+    }
+    found.ok_or_else(|| io::Error::other("none of its last segments is signed by its device"))
+}
+
+/// The chain behind a segment that the device signed.
+fn begun_with(record: &[u8], key: &DeviceKey) -> Option<Chain> {
+    let signed: SignedSegment = decode_payload(record).ok()?;
+    let segment: Segment = decode_payload(&signed.segment).ok()?;
+    let is_signed = key.verify(&signed_bytes(&signed.segment), &signed.signature);
+    let after = segment.number.saturating_add(1);
+    is_signed.then(|| Chain::after(&signed.segment, after).ok()).flatten()
+}
+
+/// Where the last segments stand, [`TORN_MOST`] of them; `None` where lengths do not lead to them.
+fn from_the_end_back(
+    file: &File,
+    begin: u64,
+    file_length: u64,
+) -> io::Result<Option<VecDeque<u64>>> {
+    let (mut end, mut places) = (file_length, VecDeque::new());
+    while end > begin && places.len() < TORN_MOST {
+        let Some(record) = record_before(file, end)? else { return Ok(None) };
+        end -= record_length(&record);
+        places.push_front(end);
+    }
+    Ok((end >= begin).then_some(places))
+}
+
+/// The same by what lengths lead to from the first.
+fn from_the_beginning(file: &File, begin: u64, file_length: u64) -> io::Result<VecDeque<u64>> {
+    let (mut at, mut places) = (begin, VecDeque::new());
+    while let Some(record) = record_at(file, at, file_length)? {
+        if places.len() >= TORN_MOST {
+            places.pop_front();
+        }
+        places.push_back(at);
+        at += record_length(&record);
+    }
+    Ok(places)
+}
+
+/// Of a record with both its lengths.
+const fn record_length(record: &[u8]) -> u64 {
+    (record.len() + 2 * LENGTH) as u64
+}
+
 /// The last whole record of a file.
 struct Last {
-    /// Where it ends.
-    length: u64,
     /// What it is, when it is no head.
     segment: Option<(Segment, Vec<u8>)>,
 }
@@ -158,26 +232,29 @@ fn last(file: &File) -> io::Result<Option<Last>> {
     // The end is damaged: from the beginning, then.
     let (mut at, mut found) = (0, None);
     while let Some(record) = record_at(file, at, length)? {
-        let end = at + record.len() as u64 + 2 * LENGTH as u64;
         match read(&record) {
-            Some(segment) => found = Some(Last { length: end, segment: Some(segment) }),
-            None if at == 0 => found = Some(Last { length: end, segment: None }),
+            Some(segment) => found = Some(Last { segment: Some(segment) }),
+            None if at == 0 => found = Some(Last { segment: None }),
             None => break,
         }
-        at = end;
+        at += record_length(&record);
     }
     Ok(found)
 }
 
 fn from_the_end(file: &File, file_length: u64) -> io::Result<Option<Last>> {
+    let segment = record_before(file, file_length)?.and_then(|record| read(&record));
+    Ok(segment.map(|segment| Last { segment: Some(segment) }))
+}
+
+/// The record that ends there.
+fn record_before(file: &File, file_length: u64) -> io::Result<Option<Vec<u8>>> {
     let Some(end) = file_length.checked_sub(LENGTH as u64) else { return Ok(None) };
     let mut bytes = [0; LENGTH];
     file.read_exact_at(&mut bytes, end)?;
     let begin = length(bytes).and_then(|length| end.checked_sub((length + LENGTH) as u64));
     let Some(begin) = begin else { return Ok(None) };
-    let record = record_at(file, begin, file_length)?;
-    let segment = record.and_then(|record| read(&record));
-    Ok(segment.map(|segment| Last { length: file_length, segment: Some(segment) }))
+    record_at(file, begin, file_length)
 }
 
 fn record_at(file: &File, at: u64, file_length: u64) -> io::Result<Option<Vec<u8>>> {
@@ -187,9 +264,9 @@ fn record_at(file: &File, at: u64, file_length: u64) -> io::Result<Option<Vec<u8
     }
     let mut before = [0; LENGTH];
     file.read_exact_at(&mut before, at)?;
-    let Some(length) = length(before).filter(|length| (length + 2 * LENGTH) as u64 <= room) else {
-        return Ok(None);
-    };
+    // Zeros, which a disk may have where something was to be, are no record.
+    let fits = |length: &usize| *length > 0 && (length + 2 * LENGTH) as u64 <= room;
+    let Some(length) = length(before).filter(fits) else { return Ok(None) };
     let mut record = vec![0; length + LENGTH];
     file.read_exact_at(&mut record, at + LENGTH as u64)?;
     let after = record.split_off(length);

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 use belay_proto::ids::DeviceId;
 use belay_proto::recording::file::{Head, split};
 use belay_proto::recording::{Chain, Segment, SignedSegment, VERSION, digest};
@@ -160,4 +160,73 @@ async fn what_is_not_the_next_of_its_recording_is_refused_and_changes_nothing() 
     all.keep(session, &device.key, segments[1].clone()).await.unwrap();
     all.keep(session, &device.key, segments[2].clone()).await.unwrap();
     assert_eq!(all.standing(session).unwrap().unwrap().end, Some(End::Whole));
+}
+
+/// Segments in a file.
+fn chain_length(device: &Device, bytes: &[u8]) -> usize {
+    usize::try_from(verified(device, bytes).segments()).unwrap()
+}
+
+/// A power cut is an end after which the disk has of what was not acknowledged a part, or garbage.
+/// `BELAY_CUTS=1000` cuts so often, `BELAY_SEED=n` takes a series again.
+#[tokio::test]
+async fn acknowledged_segments_survive_power_cuts_with_torn_writes() {
+    let mut chance = crate::testing::Chance::from_environment();
+    let dir = tempfile::tempdir().unwrap();
+    let device = device(1);
+    let (session, mut before, mut signed) = (session(), [0; 32], Vec::new());
+    let path = file::path(&dir.path().join(DIR), session);
+    let (mut kept, mut torn) = (0, 0);
+    let cuts = crate::testing::number("BELAY_CUTS", 60);
+    for cut in 0..=cuts {
+        let all = Recordings::open(dir.path()).unwrap();
+        // What a device has told of, and tells of again until it is acknowledged.
+        let wanted = kept + 1 + chance.below(4) as usize;
+        let on_its_way = wanted + 1 + chance.below(3) as usize;
+        while signed.len() < on_its_way {
+            let ends = cut == cuts && signed.len() + 1 == on_its_way;
+            let segment = Segment {
+                version: VERSION,
+                session,
+                device: device.key.device(),
+                number: signed.len() as u64,
+                before: before.to_vec().into(),
+                track: 0,
+                first_ms: 1,
+                last_ms: 2,
+                compressed: None,
+                sealed: None,
+                end: ends.then_some(End::Whole),
+                payload: vec![b'x'; chance.below(9_000) as usize].into(),
+                key: None,
+            };
+            let (encoded, bytes) = device.tls.sign_segment(&segment).unwrap();
+            before = digest(&encoded);
+            signed.push(bytes);
+        }
+        let until = if cut == cuts { on_its_way } else { wanted };
+        while kept < until {
+            let together = (kept + 1 + chance.below(2) as usize).min(until);
+            let answers = all.keep_all(session, &device.key, signed[kept..together].to_vec()).await;
+            for answer in answers {
+                let answer = answer.unwrap_or_else(|error| panic!("cut {cut}: {error}"));
+                assert!(answer.number >= kept as u64, "cut {cut}: {answer:?}");
+            }
+            kept = together;
+        }
+        drop(all);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let acknowledged = bytes.len();
+        // Of the last cut's, some may be there.
+        let there = chain_length(&device, &bytes);
+        for signed in signed.iter().take(on_its_way).skip(there) {
+            belay_proto::recording::file::append(signed, &mut bytes);
+        }
+        torn += usize::from(chance.tears(&mut bytes, acknowledged));
+        std::fs::write(&path, &bytes).unwrap();
+    }
+    let file = std::fs::read(&path).unwrap();
+    let chain = verified(&device, &file);
+    assert_eq!((chain.segments(), chain.end()), (signed.len() as u64, Some(End::Whole)));
+    println!("{cuts} cuts, {torn} of them torn, {} segments", signed.len());
 }

@@ -112,7 +112,7 @@ impl Plan {
             echoes: 3000,
             slow: Slow { mebibytes: 32, transfers: 3, prompts: 7, echoes: 60 },
             bad_links: bad_links::Plan::full(),
-            record: record::Plan { megabytes: 60, turns: 5, echoes: 3000 },
+            record: record::Plan { megabytes: 60, turns: 9, echoes: 3000 },
             herd: herd::Plan { sizes: vec![5_000, 20_000], settle: 1, hold: 4, returning: 10_000 },
             idle: idle::FULL.to_vec(),
             sessions: 8,

@@ -4,6 +4,7 @@
 //! Dates are not judged: a recording is read years after, when its device's certificate has long
 //! ended. That the device was enrolled then is what the CA's signature says.
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use belay_proto::grant::VerifySignature;
 use belay_proto::ids::DeviceId;
 use belay_proto::recording::{Segment, SignedSegment, signed_bytes};
@@ -43,6 +44,14 @@ impl TlsKey {
         let signature = self.pair().sign(&signed_bytes(&encoded)).map_err(SegmentKeyError::Sign)?;
         let signed = SignedSegment { segment: encoded.clone().into(), signature: signature.into() };
         Ok((encoded, minicbor::to_vec(&signed).map_err(encode)?))
+    }
+}
+
+/// Whether this very key has signed.
+impl VerifySignature for TlsKey {
+    fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, self.pair().public_key_raw());
+        key.verify(message, signature).is_ok()
     }
 }
 

@@ -225,7 +225,8 @@ fn clock(ms: u64) -> String {
 
 /// What a person must know of an answer.
 fn remarks(answer: &Answer) -> Vec<String> {
-    let Answer { hits, complete, searched, waiting, growing, sealed, damaged, cut, own, .. } = answer;
+    let Answer { hits, complete, searched, waiting, growing, sealed, damaged, cut, own, .. } =
+        answer;
     let here = match own {
         None | Some(0) => String::new(),
         Some(own) => format!(", {own} of them sealed to you and searched here"),

@@ -8,10 +8,12 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use belay_proto::grant::VerifySignature as _;
 use belay_proto::ids::SessionId;
 use belay_proto::limits::MAX_FRAME;
-use belay_proto::recording::{Segment, SignedSegment, digest};
-use belay_proto::wire::frame::{FrameError, decode_payload};
+use belay_proto::recording::{Segment, SignedSegment, digest, signed_bytes};
+use belay_proto::wire::frame::decode_payload;
+use belay_tunnel::pki::TlsKey;
 
 /// Bytes before a segment.
 const LENGTH: u64 = 4;
@@ -67,15 +69,16 @@ impl Frames {
         }
     }
 
-    /// Reads what is there; the rest of a file that is damaged from some place on is cut off.
-    fn load(path: &Path) -> io::Result<Self> {
+    /// Reads what is there; the rest of a file that is damaged from some place on is cut off. What was not on the
+    /// disk when the power went may be there in part, its beginning and its end: only what this key signed counts.
+    fn load(path: &Path, key: &TlsKey) -> io::Result<Self> {
         let mut file = options().open(path)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mut frames = Self::of(file);
         let mut rest = bytes.as_slice();
         while let Some((signed, after)) = split(rest) {
-            let Ok((segment, encoded)) = open(signed) else { break };
+            let Some((segment, encoded)) = open(signed, key) else { break };
             if frames.last.is_some() && *segment.before != frames.head {
                 break;
             }
@@ -230,13 +233,15 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(length)
 }
 
-fn open(signed: &[u8]) -> Result<(Segment, Vec<u8>), FrameError> {
-    let signed: SignedSegment = decode_payload(signed)?;
-    Ok((decode_payload(&signed.segment)?, signed.segment.to_vec()))
+fn open(signed: &[u8], key: &TlsKey) -> Option<(Segment, Vec<u8>)> {
+    let signed: SignedSegment = decode_payload(signed).ok()?;
+    let segment = decode_payload(&signed.segment).ok()?;
+    let is_signed = key.verify(&signed_bytes(&signed.segment), &signed.signature);
+    is_signed.then(|| (segment, signed.segment.to_vec()))
 }
 
 /// Every recording in the spool. A file nothing can be read of is removed.
-pub(super) fn all(dir: &Path) -> io::Result<Vec<(SessionId, Frames)>> {
+pub(super) fn all(dir: &Path, key: &TlsKey) -> io::Result<Vec<(SessionId, Frames)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -246,7 +251,7 @@ pub(super) fn all(dir: &Path) -> io::Result<Vec<(SessionId, Frames)>> {
             fs::remove_file(&path)?;
             continue;
         };
-        let frames = Frames::load(&path)?;
+        let frames = Frames::load(&path, key)?;
         if frames.last.is_none() {
             fs::remove_file(&path)?;
         } else {

@@ -113,7 +113,7 @@ impl Spool {
         let dir = state.join("recordings");
         belay_tunnel::private_file::make_dir(&dir)?;
         let mut inner = Inner::default();
-        for (session, frames) in file::all(&dir)? {
+        for (session, frames) in file::all(&dir, &key)? {
             inner.bytes += frames.length();
             inner.recordings.insert(session, Kept { frames, rejected: false });
         }

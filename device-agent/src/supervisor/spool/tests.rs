@@ -1,4 +1,5 @@
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
+use belay_proto::grant::VerifySignature as _;
 use belay_proto::recording::{Segment, SignedSegment};
 use belay_proto::wire::frame::decode_payload;
 use uuid::Uuid;
@@ -136,4 +137,87 @@ fn sessions_take_turns_and_one_the_relay_refuses_is_given_up() {
     assert_eq!(left, [2, 2, 2].map(session));
     let rejected = spool.append(session(1), &told(3, 10, false));
     assert!(matches!(rejected, Err(SpoolError::Rejected)));
+}
+
+/// A power cut is an end after which the disk has of what was not brought to it a part, or garbage.
+/// `BELAY_CUTS=1000` cuts so often, `BELAY_SEED=n` takes a series again.
+#[test]
+fn segments_on_the_disk_survive_power_cuts_with_torn_writes() {
+    let number = |variable: &str| std::env::var(variable).ok().and_then(|text| text.parse().ok());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seed: u64 = number("BELAY_SEED").unwrap_or(u64::from(now.subsec_nanos()));
+    println!("BELAY_SEED={seed}");
+    let mut state = seed | 1;
+    let mut chance = move |below: u64| {
+        // Xorshift (Marsaglia 2003).
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    let (dir, pem) = (tempfile::tempdir().unwrap(), pem());
+    let key = TlsKey::from_pem(&pem).unwrap();
+    let cuts = number("BELAY_CUTS").unwrap_or(60);
+    let mut torn = 0;
+    for cut in 0..cuts {
+        let one = session(u128::from(cut) + 1);
+        let path = dir.path().join("recordings").join(format!("{one}.segments"));
+        let (on_disk, taken) = {
+            let spool = spool(dir.path(), &pem);
+            let on_disk = 1 + chance(9);
+            for number in 0..on_disk {
+                spool.append(one, &told(number, chance(60_000) as usize, false)).unwrap();
+            }
+            spool.sync_now().unwrap();
+            // The relay has some, which may begin a new file.
+            let taken = chance(on_disk + 1);
+            if taken > 0 {
+                spool.taken(one, taken - 1).unwrap();
+            }
+            let synced = std::fs::metadata(&path).unwrap().len() as usize;
+            for number in on_disk..on_disk + 1 + chance(3) {
+                spool.append(one, &told(number, chance(9_000) as usize, false)).unwrap();
+            }
+            drop(spool);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let tail = (bytes.len() - synced) as u64;
+            let mut place = || synced + chance(tail + 1) as usize;
+            let (from, to) = (place(), place());
+            match chance(4) {
+                0 => {}
+                1 => bytes.truncate(from),
+                kind => {
+                    for byte in &mut bytes[from.min(to)..from.max(to)] {
+                        *byte = if kind == 2 { 0 } else { chance(256) as u8 };
+                    }
+                }
+            }
+            torn += usize::from(bytes != std::fs::read(&path).unwrap());
+            std::fs::write(&path, &bytes).unwrap();
+            (on_disk, taken)
+        };
+        let spool = spool(dir.path(), &pem);
+        // As for any worker that is gone.
+        spool.cut(one, 77_000).unwrap();
+        spool.sync_now().unwrap();
+        let all = offered(&spool);
+        let mut head = None;
+        let mut numbers = Vec::new();
+        for offer in &all {
+            let signed: SignedSegment = decode_payload(&offer.signed).unwrap();
+            let bytes = belay_proto::recording::signed_bytes(&signed.segment);
+            assert!(key.verify(&bytes, &signed.signature), "cut {cut}: {}", offer.number);
+            let segment = segment(offer);
+            assert!(head.is_none_or(|head| *segment.before == head), "cut {cut}");
+            head = Some(belay_proto::recording::digest(&signed.segment));
+            numbers.push(offer.number);
+        }
+        for number in taken..on_disk {
+            assert!(numbers.contains(&number), "cut {cut}: {number} was lost of {numbers:?}");
+        }
+        assert_eq!(segment(all.last().unwrap()).end, Some(End::Cut), "cut {cut}");
+        spool.taken(one, *numbers.last().unwrap()).unwrap();
+        assert!(!path.exists(), "cut {cut}");
+    }
+    println!("{cuts} cuts, {torn} of them torn");
 }

@@ -71,7 +71,7 @@ pub struct SearchAnswer {
     /// Recordings that are not yet: new ones, and all of them after the index was lost.
     pub waiting: u64,
     /// Recordings that go on, or have ended this moment: their last lines are not in the index.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub growing: u64,
     /// Recordings the relay cannot read: they are sealed to the auditors.
     pub sealed: u64,
@@ -79,6 +79,10 @@ pub struct SearchAnswer {
     pub damaged: u64,
     /// Recordings of which only the beginning is in the index: they are too long.
     pub cut: u64,
+}
+
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Asks which recordings are sealed: the relay cannot search them, whoever has a key can.

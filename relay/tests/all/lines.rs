@@ -471,15 +471,24 @@ impl Device {
 }
 
 impl Client {
-    async fn ask(&self, open: &Open) -> (OpenAnswer, Stream) {
+    async fn ask(&self, open: &Open) -> Result<(OpenAnswer, Stream), Refused> {
         let (mut send, mut recv) = self.carrier.open().await.unwrap();
         framed::write(&mut send, open).await.unwrap();
         let answer = timeout(Duration::from_secs(40), framed::read(&mut recv)).await;
-        (answer.unwrap().unwrap(), Stream { send, recv })
+        match answer.unwrap() {
+            Ok(answer) => Ok((answer, Stream { send, recv })),
+            // What a relay that stops says to everybody may come before what it says to one.
+            Err(error) => match self.carrier.closed().await.peer_said() {
+                Some((code, said)) if code.0 == u32::from(Code::Draining.number()) => {
+                    Err(Refused::new(Code::Draining, said, ""))
+                }
+                other => panic!("{error}: {other:?}"),
+            },
+        }
     }
 
     pub(crate) async fn asks(&self, open: &Open) -> Result<(Opened, Stream), Refused> {
-        let (answer, stream) = self.ask(open).await;
+        let (answer, stream) = self.ask(open).await?;
         match (answer.opened, answer.refused) {
             (Some(opened), None) => Ok((opened, stream)),
             (None, Some(refused)) => Err(refused),

@@ -478,12 +478,11 @@ impl Client {
         match answer.unwrap() {
             Ok(answer) => Ok((answer, Stream { send, recv })),
             // What a relay that stops says to everybody may come before what it says to one.
-            Err(error) => match self.carrier.closed().await.peer_said() {
-                Some((code, said)) if code.0 == u32::from(Code::Draining.number()) => {
-                    Err(Refused::new(Code::Draining, said, ""))
-                }
-                other => panic!("{error}: {other:?}"),
-            },
+            Err(error) => {
+                let (code, said) = self.carrier.closed().await.peer_said().unwrap();
+                assert_eq!(code.0, u32::from(Code::Draining.number()), "{error}: {said}");
+                Err(Refused::new(Code::Draining, said, ""))
+            }
         }
     }
 

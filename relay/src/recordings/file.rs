@@ -47,6 +47,10 @@ fn day(session: SessionId) -> String {
 pub(super) struct Tail {
     length: u64,
     chain: Chain,
+    /// Where it stood before something near its end that the device did not sign. Whether that is a write which
+    /// the power cut tore, or a segment that the disk or somebody damaged, its device knows: it sends again
+    /// what was not acknowledged.
+    doubt: Option<(u64, Chain)>,
 }
 
 impl Tail {
@@ -67,12 +71,48 @@ impl Tail {
             }
         }
         let file = writable(&path)?;
-        let (length, chain) = signed(&file)?;
-        if length < file.metadata()?.len() {
+        let tail = Self::read(&file)?;
+        if tail.length < file.metadata()?.len() {
             tracing::warn!(%session, "a recording's last segment was half written, and is cut off");
-            file.set_len(length)?;
+            file.set_len(tail.length)?;
         }
-        Ok(Self { length, chain })
+        Ok(tail)
+    }
+
+    /// Up to the last segment that its device signed. What stands behind that was on its way to the disk when the
+    /// power went, and never acknowledged; any part of it may be missing, and what comes after that part be there.
+    /// It must not count: what the device sends again would be taken for kept.
+    fn read(file: &File) -> io::Result<Self> {
+        let file_length = file.metadata()?.len();
+        let head = record_at(file, 0, file_length)?;
+        let head = head.ok_or_else(|| io::Error::other("it does not begin as one"))?;
+        let begin = record_length(&head);
+        let head = Head::read(&head).map_err(io::Error::other)?;
+        let certificate = CertificateDer::from(head.certificate.to_vec());
+        let key = DeviceKey::proved(certificate).map_err(io::Error::other)?;
+        let places = match from_the_end_back(file, begin, file_length)? {
+            Some(places) => places,
+            None => from_the_beginning(file, begin, file_length)?,
+        };
+        let is_all = places.front().is_none_or(|first| *first == begin);
+        let mut found = is_all.then(|| (begin, Chain::new(head.session, key.device())));
+        let mut doubt = None;
+        for at in places {
+            let Some(record) = record_at(file, at, file_length)? else { break };
+            let end = at + record_length(&record);
+            if let Some((length, chain)) = &mut found
+                && chain.take(&record, &key).is_ok()
+            {
+                *length = end;
+            } else if let Some(chain) = begun_with(&record, &key)
+                && let Some(before) = found.replace((end, chain))
+            {
+                doubt.get_or_insert(before);
+            }
+        }
+        let none = || io::Error::other("none of its last segments is signed by its device");
+        let (length, chain) = found.ok_or_else(none)?;
+        Ok(Self { length, chain, doubt })
     }
 
     /// Keeps the next segments, all with one write that is brought to the disk once. The answers are
@@ -86,6 +126,10 @@ impl Tail {
     ) -> Vec<Result<Kept, KeepError>> {
         if key.device() != self.chain.device() {
             return segments.iter().map(|_| Err(KeepError::Foreign(session))).collect();
+        }
+        if let Err(error) = self.settle(dir, session, segments) {
+            let failed = || io::Error::new(error.kind(), error.to_string());
+            return segments.iter().map(|_| Err(KeepError::Disk(session, failed()))).collect();
         }
         let (mut chain, mut bytes) = (self.chain.clone(), Vec::new());
         let judged = segments.iter().map(|signed| {
@@ -109,6 +153,22 @@ impl Tail {
         }
         self.chain = chain;
         judged
+    }
+
+    /// Sees by what its device sends whether something near the end was torn. Then it is cut off with what
+    /// stands behind it, and comes again; else it stays as it is, and shows to whoever checks.
+    fn settle(&mut self, dir: &Path, session: SessionId, segments: &[Vec<u8>]) -> io::Result<()> {
+        let Some((length, chain)) = &self.doubt else { return Ok(()) };
+        let sent = || segments.iter().filter_map(|signed| number(signed));
+        if sent().any(|number| (chain.next()..self.chain.next()).contains(&number)) {
+            tracing::warn!(%session, "a recording's last segments were half written, and are cut off");
+            writable(&path(dir, session))?.set_len(*length)?;
+            (self.length, self.chain, self.doubt) = (*length, chain.clone(), None);
+        } else if sent().any(|number| number >= self.chain.next()) {
+            tracing::error!(%session, "a recording's file was damaged, and goes on behind that");
+            self.doubt = None;
+        }
+        Ok(())
     }
 
     fn write(&mut self, dir: &Path, session: SessionId, bytes: &[u8]) -> io::Result<()> {
@@ -141,38 +201,6 @@ fn writable(path: &Path) -> io::Result<File> {
 fn number(signed: &[u8]) -> Option<u64> {
     let signed: SignedSegment = decode_payload(signed).ok()?;
     decode_payload::<Segment>(&signed.segment).ok().map(|segment| segment.number)
-}
-
-/// Where the last segment ends up to which the last ones are what their device signed, and the chain up to it.
-/// What stands behind that was on its way to the disk when the power went, and never acknowledged; any part of
-/// it may be missing, and what comes after that part be there. It must not count: what the device sends again
-/// would be taken for kept.
-fn signed(file: &File) -> io::Result<(u64, Chain)> {
-    let file_length = file.metadata()?.len();
-    let head = record_at(file, 0, file_length)?;
-    let head = head.ok_or_else(|| io::Error::other("it does not begin as one"))?;
-    let begin = record_length(&head);
-    let head = Head::read(&head).map_err(io::Error::other)?;
-    let certificate = CertificateDer::from(head.certificate.to_vec());
-    let key = DeviceKey::proved(certificate).map_err(io::Error::other)?;
-    let places = match from_the_end_back(file, begin, file_length)? {
-        Some(places) => places,
-        None => from_the_beginning(file, begin, file_length)?,
-    };
-    let is_all = places.front().is_none_or(|first| *first == begin);
-    let mut found = is_all.then(|| (begin, Chain::new(head.session, key.device())));
-    for at in places {
-        let Some(record) = record_at(file, at, file_length)? else { break };
-        if let Some((end, chain)) = &mut found {
-            if chain.take(&record, &key).is_err() {
-                break;
-            }
-            *end = at + record_length(&record);
-        } else if let Some(chain) = begun_with(&record, &key) {
-            found = Some((at + record_length(&record), chain));
-        }
-    }
-    found.ok_or_else(|| io::Error::other("none of its last segments is signed by its device"))
 }
 
 /// The chain behind a segment that the device signed.

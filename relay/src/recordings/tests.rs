@@ -230,3 +230,29 @@ async fn acknowledged_segments_survive_power_cuts_with_torn_writes() {
     assert_eq!((chain.segments(), chain.end()), (signed.len() as u64, Some(End::Whole)));
     println!("{cuts} cuts, {torn} of them torn, {} segments", signed.len());
 }
+
+#[tokio::test]
+async fn a_damaged_segment_stays_in_its_place_and_what_is_behind_it_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (device, session) = (device(1), session());
+    let segments = device.recorded(session, 7);
+    let all = Recordings::open(dir.path()).unwrap();
+    all.keep_all(session, &device.key, segments[..5].to_vec()).await;
+    drop(all);
+    let path = file::path(&dir.path().join(DIR), session);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let payload = b"{}";
+    let places = bytes.windows(payload.len()).enumerate();
+    let third = places.filter(|(_, window)| window == payload).nth(2).unwrap().0;
+    bytes[third] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let all = Recordings::open(dir.path()).unwrap();
+    // All five were acknowledged, so the sixth is next.
+    for signed in &segments[5..] {
+        let kept = all.keep(session, &device.key, signed.clone()).await.unwrap();
+        assert!(!kept.again);
+    }
+    let after = std::fs::read(&path).unwrap();
+    assert!(after.starts_with(&bytes), "nothing of what was there is gone");
+    assert_eq!(all.standing(session).unwrap().unwrap().end, Some(End::Whole));
+}

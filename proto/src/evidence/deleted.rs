@@ -87,25 +87,8 @@ const UNFINISHED: &str = "unfinished";
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::super::ended::tests::entry;
     use super::*;
-
-    fn entry(kind: &str, detail: &str) -> Entry {
-        Entry {
-            seq: 1,
-            at: UnixTime(1),
-            kind: kind.into(),
-            user: None,
-            user_name: None,
-            device: None,
-            device_name: None,
-            session: None,
-            login: None,
-            code: None,
-            detail: Some(detail.into()),
-            source: None,
-        }
-    }
 
     fn stone(last: Option<(u64, [u8; 32])>, state: &str, why: &str) -> Tombstone {
         Tombstone { last, bytes: 4711, state: state.into(), why: why.into() }

@@ -96,12 +96,13 @@ pub fn check_end(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::time::UnixTime;
 
-    fn entry(kind: &str, detail: &str) -> Entry {
+    /// An entry of this kind that says this.
+    pub(in crate::evidence) fn entry(kind: &str, detail: &str) -> Entry {
         Entry {
             seq: 1,
             at: UnixTime(1),

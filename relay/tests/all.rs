@@ -44,6 +44,8 @@ mod routes;
 mod sessions;
 #[path = "all/speed.rs"]
 mod speed;
+#[path = "all/stream.rs"]
+mod stream;
 #[path = "all/support.rs"]
 mod support;
 #[path = "all/twins.rs"]

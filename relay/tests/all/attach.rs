@@ -5,8 +5,8 @@ use belay_proto::api::UserChange;
 use belay_proto::policy::Role;
 use belay_proto::refusal::Code;
 
-use crate::lines::both_ways;
 use crate::sessions::{Open1, granted, kinds, opened, refusal, standard};
+use crate::stream::both_ways;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_client_of_its_person_takes_a_session_over_and_the_first_is_told() {

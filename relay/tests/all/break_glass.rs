@@ -12,8 +12,9 @@ use belay_proto::wire::frame::decode_payload;
 use belay_proto::wire::open::{Accepted, Deliver, DeliverAnswer, Open, Opened, kind};
 use belay_tunnel::framed;
 
-use crate::lines::{Client, Device, Site, Stream, soon};
+use crate::lines::{Client, Device, Site, soon};
 use crate::sessions::{granted, kinds, refusal, standard};
+use crate::stream::Stream;
 
 const REASON: &str = "pump 17 stands still";
 const REQUIRED: &str = "recording = \"required\"\n";

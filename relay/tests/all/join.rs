@@ -10,8 +10,9 @@ use belay_proto::wire::open::{Join, Open};
 use belay_relay::store::Decision;
 use serde_json::json;
 
-use crate::lines::{Client, Device, Site, Stream, both_ways};
+use crate::lines::{Client, Device, Site};
 use crate::sessions::{Enrolled, Open1, granted, kinds, opened, refusal, standard};
+use crate::stream::{Stream, both_ways};
 
 pub(crate) fn engineer(site: &str, login: &str) -> Role {
     let role = json!({"role": "engineer", "selector": {"site": site}, "logins": [login]});

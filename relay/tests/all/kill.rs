@@ -9,9 +9,10 @@ use belay_relay::store::Actor;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::lines::{Site, both_ways};
+use crate::lines::Site;
 use crate::routes::engineer_role;
 use crate::sessions::{Open1, granted, kinds, opened, refusal, standard};
+use crate::stream::both_ways;
 use crate::support::Answer;
 
 async fn kill(site: &Site, who: (UserId, &str), session: SessionId, reason: &str) -> Answer {

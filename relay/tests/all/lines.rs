@@ -28,7 +28,6 @@ use belay_tunnel::pki::{RelayVerifier, TlsKey, requested_key_digest};
 use belay_tunnel::{clock, tls};
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde::Serialize;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -37,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
+use crate::stream::Stream;
 use crate::support::{Answer, IntoDigest as _, LOCAL, exchange, ssh_key};
 
 /// Longer than anything here should take; what takes longer hangs.
@@ -88,6 +88,7 @@ pub(crate) struct Device {
     pub(crate) carrier: Carrier,
     says: mpsc::UnboundedSender<Control>,
     ended: mpsc::UnboundedReceiver<Ended>,
+    pongs: mpsc::UnboundedReceiver<u64>,
     _converses: AbortOnDropHandle<()>,
     _dialler: Dialler,
 }
@@ -97,12 +98,6 @@ pub(crate) struct Client {
     _send: SendHalf,
     control: Messages<RecvHalf>,
     _dialler: Dialler,
-}
-
-/// One end of a session's stream.
-pub(crate) struct Stream {
-    pub(crate) send: SendHalf,
-    pub(crate) recv: RecvHalf,
 }
 
 impl Site {
@@ -257,11 +252,12 @@ impl Site {
         let (send, control) = greet(&carrier, Some(sessions.to_vec()), capabilities).await?;
         let (says, saying) = mpsc::unbounded_channel();
         let (told, ended) = mpsc::unbounded_channel();
+        let (answered, pongs) = mpsc::unbounded_channel();
         let (up, is_up) = tokio::sync::oneshot::channel();
-        let converses = tokio::spawn(converse(send, control, saying, told, up));
+        let converses = tokio::spawn(converse(send, control, saying, (told, answered), up));
         soon("the line is up", is_up).await.unwrap();
         let _converses = AbortOnDropHandle::new(converses);
-        Ok(Device { carrier, says, ended, _converses, _dialler: dialler })
+        Ok(Device { carrier, says, ended, pongs, _converses, _dialler: dialler })
     }
 
     fn person(&self, id: UserId, name: &str) -> Identity {
@@ -390,7 +386,7 @@ async fn converse(
     mut send: SendHalf,
     mut control: Messages<RecvHalf>,
     mut saying: mpsc::UnboundedReceiver<Control>,
-    told: mpsc::UnboundedSender<Ended>,
+    (told, answered): (mpsc::UnboundedSender<Ended>, mpsc::UnboundedSender<u64>),
     up: tokio::sync::oneshot::Sender<()>,
 ) {
     let mut up = Some(up);
@@ -404,6 +400,9 @@ async fn converse(
                 }
                 if let Some(ended) = message.ended {
                     told.send(ended).ok();
+                }
+                if let Some(pong) = message.pong {
+                    answered.send(pong).ok();
                 }
                 let Some(ping) = message.ping else { continue };
                 Control { pong: Some(ping), ..Control::default() }
@@ -457,6 +456,12 @@ impl Device {
         let reason = Refused::new(Code::Internal, cause, "");
         let ended = Some(Ended { session, reason });
         self.says.send(Control { ended, ..Control::default() }).unwrap();
+    }
+
+    /// Waits until the relay has taken in all that this device said.
+    pub(crate) async fn is_heard(&mut self) {
+        self.says.send(Control { ping: Some(1), ..Control::default() }).unwrap();
+        assert_eq!(soon("the relay answers", self.pongs.recv()).await, Some(1));
     }
 
     /// What it is told to end next; `None` when its line ended first.
@@ -563,38 +568,4 @@ impl Client {
         self.carrier.close(belay_tunnel::carrier::ResetCode::DONE, "");
         self.carrier.closed().await;
     }
-}
-
-impl Stream {
-    pub(crate) async fn says(&mut self, bytes: &[u8]) {
-        self.send.write_all(bytes).await.unwrap();
-    }
-
-    pub(crate) async fn hears(&mut self, bytes: &[u8]) {
-        let mut heard = vec![0; bytes.len()];
-        soon("bytes arrive", self.recv.read_exact(&mut heard)).await.unwrap();
-        assert_eq!(heard, bytes);
-    }
-
-    /// Waits until the other side breaks the stream off.
-    pub(crate) async fn breaks(&mut self) {
-        let mut rest = Vec::new();
-        let ended = soon("the stream breaks", self.recv.read_to_end(&mut rest)).await;
-        ended.unwrap_err();
-    }
-
-    /// Waits for the clean end of what comes.
-    pub(crate) async fn ends(&mut self) {
-        let mut rest = Vec::new();
-        soon("the stream ends", self.recv.read_to_end(&mut rest)).await.unwrap();
-        assert!(rest.is_empty());
-    }
-}
-
-/// Passes a word each way.
-pub(crate) async fn both_ways(client: &mut Stream, device: &mut Stream, word: &[u8]) {
-    client.says(word).await;
-    device.hears(word).await;
-    device.says(word).await;
-    client.hears(word).await;
 }

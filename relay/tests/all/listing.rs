@@ -6,8 +6,9 @@ use belay_proto::ids::UserId;
 use belay_proto::policy::Role;
 use serde_json::{Value, json};
 
-use crate::lines::{Site, both_ways};
+use crate::lines::Site;
 use crate::sessions::{Open1, granted, opened, standard};
+use crate::stream::both_ways;
 
 async fn open(site: &Site, who: (UserId, &str)) -> Vec<Session> {
     site.ask(who, "GET", "/v1/sessions", None).await.json()

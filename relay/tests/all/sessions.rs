@@ -14,7 +14,8 @@ use belay_relay::store::{Decision, Whose};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
-use crate::lines::{Client, Device, Identity, Site, Stream, both_ways, soon};
+use crate::lines::{Client, Device, Identity, Site, soon};
+use crate::stream::{Stream, both_ways};
 
 pub(crate) type Enrolled = (belay_proto::ids::DeviceId, Identity);
 
@@ -331,12 +332,13 @@ async fn the_device_ends_its_own_sessions_and_no_others() {
     let (site, pump) = standard("").await;
     let fan = site.add_device("fan").await;
     let fan = site.line(&fan, &[]).await;
-    let device = site.line(&pump, &[]).await;
+    let mut device = site.line(&pump, &[]).await;
     let Open1 { id, mut client, mut near, mut far } = opened(&site, &device).await;
     fan.says_ended(id, "not its own");
     both_ways(&mut near, &mut far, b"unharmed").await;
     // Attached, and it breaks: its last bytes count, and its client hears why.
     device.says_ended(id, "killed\nby its owner");
+    device.is_heard().await;
     far.says(b"last words").await;
     near.hears(b"last words").await;
     drop(far);

@@ -144,12 +144,19 @@ async fn typed_at(command: &str, say: &[(&str, &str)]) -> (Vec<Recorded>, String
 
 #[tokio::test]
 async fn what_is_typed_is_there_where_the_terminal_echoes_and_nowhere_else() {
-    let command = "echo one; read a; stty -echo; echo two; read pw; stty echo; echo three-${#pw}; \
-                   read b; echo \"$a$b\" | tr a-z A-Z";
-    let say = [("one", "plain \u{e9}\r"), ("two", "hunter2-unseen\r"), ("three-14", "more\r")];
+    let command = "echo one; read a; echo got; read g; stty -echo; echo two; read pw; stty echo; \
+                   echo three-${#pw}; read b; echo \"$a$b\" | tr a-z A-Z";
+    let say = [
+        ("one", "plain \u{e9}\r"),
+        ("got", "go\r"),
+        ("two", "hunter2-unseen\r"),
+        ("three-14", "more\r"),
+    ];
     let (all, seen) = typed_at(command, &say).await;
     assert!(seen.contains("plain \u{e9}") && seen.contains("MORE"), "{seen}");
-    assert_eq!(shown(&all, 1, "i"), "plain \u{e9}\rmore\r");
+    // What was typed just before echo goes off may be forgotten: the safe side.
+    let typed = shown(&all, 1, "i").replacen("go\r", "", 1);
+    assert_eq!(typed, "plain \u{e9}\rmore\r");
     assert!(shown(&all, 0, "b").contains(r#""input":"what is echoed""#));
 }
 

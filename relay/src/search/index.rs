@@ -180,11 +180,11 @@ impl Index {
         if layout != LAYOUT {
             return Ok(None);
         }
+        // Opened by whoever searches, whose threads are not the patient ones of the keeper.
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options(path).pragma("query_only", "ON"))
-            .await?;
+            .connect_lazy_with(options(path).pragma("query_only", "ON"));
         Ok(Some(Self { conn, readers }))
     }
 

@@ -1,8 +1,8 @@
 //! Keeping the index: a look at the directory of recordings every few seconds, and whatever is new there
 //! is read, one recording after another.
 //!
-//! Nobody waits for it: it works half of the time at most, so that sessions have the machine. A recording
-//! that goes on is read again when it has grown by a quarter, or has been quiet for half a minute; one that
+//! Nobody waits for it: it works half of the time at most, and on threads ([`aside`]) that have a processor
+//! only when nobody else wants it, so that sessions have the machine. A recording that goes on is read again when it has grown by a quarter, or has been quiet for half a minute; one that
 //! has ended is read at once, for whoever looks for what was just done.
 
 use std::collections::BTreeMap;
@@ -18,8 +18,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::Search;
 use super::index::{Index, IndexError, Read, Seen, State};
+use super::{Search, aside};
 use crate::recordings::{Recordings, Standing, Walk, WalkError};
 use crate::store::Store;
 
@@ -53,6 +53,12 @@ struct Looked {
 impl Search {
     /// Keeps the index until cancelled.
     pub(crate) async fn keep(self: Arc<Self>, store: Store, cancel: CancellationToken) {
+        if let Err(error) = aside::run(move || self.keep_here(store, cancel)).await {
+            tracing::error!(error = one_line(&error), "recordings cannot be searched");
+        }
+    }
+
+    async fn keep_here(self: Arc<Self>, store: Store, cancel: CancellationToken) {
         loop {
             let kept = cancel.run_until_cancelled(self.keep_once(&store)).await;
             self.set_readers(None);

@@ -5,9 +5,10 @@
 //! recording that is deleted leaves the index. What is sealed is not read here. What it is not: it
 //! decides not who may ask (`api/search`).
 //!
-//! `keeper` follows the directory of recordings, `index` keeps what [`belay_tunnel::transcript`] makes of
+//! `keeper` follows the directory of recordings, on a thread of `aside`; `index` keeps what [`belay_tunnel::transcript`] makes of
 //! them, `find` answers, `sealed` says what it cannot.
 
+mod aside;
 #[cfg(test)]
 mod exact;
 mod find;

@@ -118,12 +118,12 @@ pub const TERMINALS_MAX: usize = CHANNELS_MAX;
 pub const RECORD_SEGMENT: usize = 48 * 1024;
 
 /// Text of all tracks that waits to be compressed, before programs wait; twice of it at most where
-/// they do not. With a frame's text, the compressor (about 200 KiB), the open segment and those
+/// they do not. With a frame's text, the compressor (about 250 KiB), the open segment and those
 /// below, a session's recording stays within 1 MiB.
-pub const RECORD_AHEAD: usize = 160 * 1024;
+pub const RECORD_AHEAD: usize = 96 * 1024;
 
 /// Segments told to the supervisor and not yet heard: each has up to 63 KiB.
-pub const RECORD_UNHEARD: usize = 4;
+pub const RECORD_UNHEARD: usize = 2;
 
 /// How long the last segments may take to be taken when a session ends.
 pub const RECORD_LAST: Duration = Duration::from_secs(5);

@@ -26,11 +26,24 @@ const GONE_WITHIN: Duration = Duration::from_secs(75);
 /// # Errors
 /// When it has ended.
 pub fn peak(pid: Pid) -> Result<f64> {
+    status(pid, "VmHWM:")
+}
+
+/// What a process has of its own at the moment, in KiB: its memory without the program's pages, which all
+/// processes of a program share.
+///
+/// # Errors
+/// When it has ended.
+pub fn own(pid: Pid) -> Result<f64> {
+    status(pid, "RssAnon:")
+}
+
+fn status(pid: Pid, field: &str) -> Result<f64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    let most = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let most = most.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok());
-    most.with_context(|| format!("no VmHWM in {path}"))
+    let value = text.lines().find_map(|line| line.strip_prefix(field));
+    let value = value.and_then(|rest| rest.trim().strip_suffix("kB")?.trim().parse().ok());
+    value.with_context(|| format!("no {field} in {path}"))
 }
 
 /// A process's memory, in KiB.

@@ -6,11 +6,13 @@ use aws_lc_rs::digest::{Context, SHA256};
 use belay_proto::recording::cast::{Code, Fact, longest_line};
 use belay_proto::recording::{FRAME_TEXT_MAX, Utf8};
 
+use crate::worker::limits::RECORD_SEGMENT;
+
 /// Output that comes within this time is one event.
 const TOGETHER: Duration = Duration::from_millis(10);
 
 /// Longest text of one event: as JSON it is six times as long at worst, and fits a frame.
-const EVENT_MAX: usize = 8 * 1024;
+pub(super) const EVENT_MAX: usize = 8 * 1024;
 /// Text that there is room for before more is asked for.
 const TEXT_STEP: usize = 32 * 1024;
 const _: () = assert!(longest_line(EVENT_MAX) <= FRAME_TEXT_MAX);
@@ -48,6 +50,13 @@ pub(super) struct Batch {
     pub(super) text: String,
     /// What this counts for among what is pending.
     pub(super) bytes: usize,
+}
+
+impl Batch {
+    /// Whether it is one because there was so much of it.
+    pub(super) fn is_flood(&self) -> bool {
+        is_flood(&self.text)
+    }
 }
 
 /// Bytes that are no text.
@@ -99,6 +108,8 @@ pub(super) struct Buffer {
     input: Option<Tally>,
     size: (u16, u16),
     text: String,
+    /// In a flood, what the text that was taken was written to: the next one goes there.
+    spare: String,
     pieces: Vec<Piece>,
     /// When the first of them was told.
     since: Option<Duration>,
@@ -119,6 +130,7 @@ impl Buffer {
             input: None,
             size,
             text: String::new(),
+            spare: String::new(),
             pieces: Vec::new(),
             since: Some(at),
             before: at,
@@ -276,15 +288,32 @@ impl Buffer {
         let bytes = self.pending();
         let before = self.before;
         self.before = self.pieces.last().map_or(before, |last| last.at);
+        let spare = std::mem::take(&mut self.spare);
+        let next = if is_flood(&self.text) { spare } else { String::new() };
         Batch {
             header: self.header.take(),
             before,
             since: self.since.take().unwrap_or(before),
             pieces: std::mem::take(&mut self.pieces),
-            text: std::mem::take(&mut self.text),
+            text: std::mem::replace(&mut self.text, next),
             bytes,
         }
     }
+
+    /// A batch's text is not needed any more.
+    pub(super) fn give_back(&mut self, mut text: String) {
+        if self.text.is_empty() {
+            // Nothing has come meanwhile: what there was room for is over.
+            self.text = String::new();
+        } else if is_flood(&text) {
+            text.clear();
+            self.spare = text;
+        }
+    }
+}
+
+const fn is_flood(text: &str) -> bool {
+    text.len() >= RECORD_SEGMENT
 }
 
 /// The next character, which makes an event three bytes too long at most.

@@ -14,6 +14,7 @@
 mod buffer;
 mod lines;
 mod notes;
+mod press;
 mod scribe;
 mod typed;
 

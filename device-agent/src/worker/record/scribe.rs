@@ -8,15 +8,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use belay_proto::recording::cast;
 use belay_proto::recording::{
-    FRAME_TEXT_MAX, KEY_EVERY, KEY_MAX, PAYLOAD_MAX, SEGMENT_TIME, SESSION_TRACK, TEXT_MAX,
+    KEY_EVERY, KEY_MAX, PAYLOAD_MAX, SEGMENT_TIME, SESSION_TRACK, TEXT_MAX,
 };
-use belay_tunnel::recording::{Packer, SealError, Sealer};
+use belay_tunnel::recording::{SealError, Sealer};
 use tokio::sync::Semaphore;
 use tokio::time::sleep_until;
 
 use super::buffer::Batch;
+use super::press::{Frame, Made, Press, Writer};
 use super::{Recorder, Room, millis};
 use crate::worker::event::{Recorded, WorkerEvent};
 use crate::worker::gate::Events;
@@ -67,8 +67,8 @@ pub(in crate::worker) struct Scribe {
     permits: Permits,
     next: u64,
     sheet: Option<Sheet>,
-    /// Kept from one frame to the next in a flood only.
-    packer: Packer,
+    /// There in a flood only.
+    press: Option<Press>,
     sealer: Option<Sealer>,
 }
 
@@ -89,7 +89,7 @@ impl Scribe {
         sealer: Option<Sealer>,
     ) -> Self {
         let room = recorder.0.clone();
-        Self { room, permits, next: 0, sheet: None, packer: Packer::new(), sealer }
+        Self { room, permits, next: 0, sheet: None, press: None, sealer }
     }
 
     /// The longest payload of a sheet: sealed, it gets a tag, and some segments carry the key.
@@ -127,7 +127,7 @@ impl Scribe {
             }
             if self.sheet.as_ref().is_some_and(|sheet| sheet.is_due(room.at())) {
                 self.close(room, false, events).await?;
-                self.packer = Packer::new();
+                self.press = None;
             }
         }
     }
@@ -140,23 +140,14 @@ impl Scribe {
         batch: Batch,
         events: &Events,
     ) -> Result<(), Stopped> {
-        let mut packer = std::mem::take(&mut self.packer);
         let since = batch.since;
-        // The processor's work, and the session goes on meanwhile.
-        let packed = tokio::task::spawn_blocking(move || {
-            let frames = frames(&batch, &mut packer);
-            (frames, packer)
-        });
-        let frames = match packed.await {
-            Ok((frames, packer)) => {
-                self.packer = packer;
-                frames
-            }
-            Err(error) => {
-                tracing::error!(%error, "a recording's segment was not made");
-                return Ok(());
-            }
+        let Some(Made { frames, text }) = self.made(batch).await else {
+            tracing::error!("a recording's segment was not made");
+            return Ok(());
         };
+        if let Some(buffer) = room.lock().tracks.get_mut(&track) {
+            buffer.give_back(text);
+        }
         for frame in frames {
             let room_left = self.most();
             if !self.sheet.as_ref().is_some_and(|sheet| sheet.takes(track, &frame, room_left)) {
@@ -172,9 +163,34 @@ impl Scribe {
             });
             sheet.last = frame.last;
             sheet.text += frame.text;
+            // Doubled, it would be twice as large as a payload may be.
+            sheet.payload.reserve_exact(frame.bytes.len());
             sheet.payload.extend_from_slice(&frame.bytes);
         }
         Ok(())
+    }
+
+    /// A batch's frames: of a flood made while the session goes on, of little at once. `None` when making
+    /// them has failed.
+    async fn made(&mut self, batch: Batch) -> Option<Made> {
+        if !batch.is_flood() {
+            return Some(Writer::default().made(batch));
+        }
+        let press = match &mut self.press {
+            Some(press) => press,
+            none => match Press::start() {
+                Ok(press) => none.insert(press),
+                Err(error) => {
+                    tracing::debug!(%error, "no thread to record with: the session waits for it");
+                    return Some(Writer::default().made(batch));
+                }
+            },
+        };
+        let made = press.made(batch).await;
+        if made.is_none() {
+            self.press = None;
+        }
+        made
     }
 
     /// Gives the sheet away. `end`: the recording ends with it.
@@ -260,54 +276,4 @@ fn free(room: &Room, bytes: usize) {
         }
     }
     room.freed.notify_waiters();
-}
-
-/// Some of a track's lines, compressed.
-struct Frame {
-    first: Duration,
-    last: Duration,
-    /// Bytes of the lines.
-    text: usize,
-    bytes: Vec<u8>,
-}
-
-/// Lines, cut where a frame is full. A batch without a line makes none, but for a header's.
-fn frames(batch: &Batch, packer: &mut Packer) -> Vec<Frame> {
-    let mut made = Vec::new();
-    let mut lines = batch.header.clone().unwrap_or_default();
-    lines.reserve((batch.text.len() + batch.text.len() / 8).min(FRAME_TEXT_MAX));
-    let first = batch.pieces.first().map_or(batch.before, |piece| piece.at);
-    let (mut first, mut last, mut before, mut begin) = (first, first, batch.before, 0);
-    for piece in &batch.pieces {
-        let text = batch.text.get(begin..begin + piece.length).unwrap_or_default();
-        begin += piece.length;
-        let end = lines.len();
-        // Cut before they are subtracted, so that a track's times never run from the session's.
-        let after = millis(piece.at).saturating_sub(millis(before));
-        cast::event(Duration::from_millis(after), piece.code, text, &mut lines);
-        if end > 0 && lines.len() > FRAME_TEXT_MAX {
-            let (full, line) = lines.split_at(end);
-            made.extend(packed(full, (first, last), packer));
-            let line = line.to_owned();
-            lines.clear();
-            lines.push_str(&line);
-            first = piece.at;
-        }
-        before = piece.at;
-        last = piece.at;
-    }
-    if !lines.is_empty() {
-        made.extend(packed(&lines, (first, last), packer));
-    }
-    made
-}
-
-fn packed(lines: &str, (first, last): (Duration, Duration), packer: &mut Packer) -> Option<Frame> {
-    match packer.frame(lines) {
-        Ok(bytes) => Some(Frame { first, last, text: lines.len(), bytes }),
-        Err(error) => {
-            tracing::error!(%error, bytes = lines.len(), "a part of a recording is lost");
-            None
-        }
-    }
 }

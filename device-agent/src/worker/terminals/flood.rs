@@ -23,8 +23,29 @@ const ESC: u8 = 0x1b;
 /// ECMA-48: ends a sequence under way.
 const CAN: u8 = 0x18;
 
-/// Bytes looked at in one go.
-const BLOCK: usize = 32;
+/// Each byte of eight.
+const ONES: u64 = u64::MAX / 0xff;
+/// The highest bit of each.
+const HIGH: u64 = ONES << 7;
+
+/// How many bytes at the front are printable ASCII.
+fn printable(bytes: &[u8]) -> usize {
+    let mut count = 0;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for word in words {
+        let word = u64::from_le_bytes(*word);
+        // Below a space, above a tilde: the lowest byte that is marked is marked rightly, those above it
+        // may have been borrowed from or carried into.
+        let below = word.wrapping_sub(ONES * u64::from(b' ')) & !word;
+        let above = word.wrapping_add(ONES * u64::from(0x7f - b'~')) | word;
+        let other = (below | above) & HIGH;
+        if other != 0 {
+            return count + other.trailing_zeros() as usize / 8;
+        }
+        count += 8;
+    }
+    count + rest.iter().take_while(|byte| (b' '..=b'~').contains(*byte)).count()
+}
 
 /// One line: where the next begins, and the least number of rows it takes.
 #[derive(Clone, Copy)]
@@ -40,17 +61,11 @@ pub(super) fn skip(bytes: &[u8], rows: usize, columns: usize) -> Option<Skipped>
     let mut colours = Vec::new();
     let (mut at, mut printed, mut plain) = (0, 0_usize, true);
     while let Some(&byte) = bytes.get(at) {
-        if let Some(block) = bytes.get(at..at + BLOCK)
-            && block.iter().all(|byte| (b' '..=b'~').contains(byte))
-        {
-            printed += BLOCK;
-            at += BLOCK;
-            continue;
-        }
         at += match byte {
             b' '..=b'~' => {
-                printed += 1;
-                1
+                let length = printable(bytes.get(at..).unwrap_or_default());
+                printed += length;
+                length
             }
             b'\n' => {
                 let rows = if plain { printed.div_ceil(columns.max(1)).max(1) } else { 1 };
@@ -149,6 +164,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn printable_bytes_are_counted_as_one_by_one(
+            bytes in prop::collection::vec(
+                prop_oneof![9 => b' '..=b'~', 1 => prop::sample::select(vec![
+                    0, 0x1f, b' ', b'~', 0x7f, 0x80, 0x9f, 0xfe, 0xff, b'\n',
+                ])],
+                0..40,
+            ),
+        ) {
+            let one_by_one = bytes.iter().take_while(|byte| (b' '..=b'~').contains(*byte)).count();
+            prop_assert_eq!(printable(&bytes), one_by_one);
+        }
+
         /// What is left out is not missed: the screens are the same.
         #[test]
         fn a_screen_that_skips_shows_what_one_that_reads_all_does(

@@ -223,6 +223,10 @@ fn clock(ms: u64) -> String {
     format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
 }
 
+fn count(number: u64, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
 /// What a person must know of an answer.
 fn remarks(answer: &Answer) -> Vec<String> {
     let Answer { hits, complete, searched, waiting, growing, sealed, damaged, cut, own, .. } =
@@ -231,33 +235,31 @@ fn remarks(answer: &Answer) -> Vec<String> {
         None | Some(0) => String::new(),
         Some(own) => format!(", {own} of them sealed to you and searched here"),
     };
-    let mut lines = vec![format!("{} lines in {searched} recordings{here}", hits.len())];
+    let (found, among) = (count(hits.len() as u64, "line"), count(*searched, "recording"));
+    let mut lines = vec![format!("{found} in {among}{here}")];
     let sealed_how = match own {
-        None => "are sealed and were not searched: --identity FILE has your key",
-        Some(_) => "are sealed, not to a key of yours, and were not searched",
+        None => "sealed and not searched: --identity FILE has your key",
+        Some(_) => "sealed, not to a key of yours, and not searched",
     };
     if !complete {
         lines.push(
             "there may be more: raise --limit, or narrow with --since or --device".to_owned(),
         );
     }
-    for (count, what) in [
-        (waiting, "are not in the index yet, the newest come first: try again in a while"),
-        (growing, "go on or ended this moment, and their last lines are not in the index yet"),
+    for (number, what) in [
+        (waiting, "not in the index yet, the newest come first: try again in a while"),
+        (growing, "still growing or just ended, the last lines not in the index yet"),
         (sealed, sealed_how),
-        (
-            damaged,
-            "are not what their device signed, and were searched up to there: see belay play",
-        ),
-        (cut, "are too long, and were searched in their beginning only"),
+        (damaged, "not as the device signed it, searched up to there: see belay play"),
+        (cut, "too long, searched in the beginning only"),
         (
             &answer.unlogged,
-            "have an end that the audit log does not have, or not any more: they were searched, and \
-             compared with nothing",
+            "with an end that the audit log does not have, or not any more: searched, and compared \
+             with nothing",
         ),
     ] {
-        if *count > 0 {
-            lines.push(format!("{count} recordings {what}"));
+        if *number > 0 {
+            lines.push(format!("{} {what}", count(*number, "recording")));
         }
     }
     if let Some(first) = answer.exchanged.first() {
@@ -334,7 +336,7 @@ mod tests {
         };
         let alone = Answer::of(relay.clone(), None, 3);
         assert!(alone.complete && alone.own.is_none() && alone.sealed == 3);
-        assert!(remarks(&alone).iter().any(|line| line.contains("3 recordings are sealed and")));
+        assert!(remarks(&alone).iter().any(|line| line.contains("3 recordings sealed and")));
         let looked = Looked {
             hits: vec![hit(7, "g"), hit(5, "e"), hit(2, "b")],
             searched: 2,
@@ -350,9 +352,9 @@ mod tests {
         assert_eq!((both.complete, both.searched, both.sealed, both.own), (false, 9, 1, Some(2)));
         let remarks = remarks(&both);
         assert!(remarks[0].ends_with("in 9 recordings, 2 of them sealed to you and searched here"));
-        assert!(remarks.iter().any(|line| line.contains("1 recordings are sealed, not to a key")));
+        assert!(remarks.iter().any(|line| line.contains("1 recording sealed, not to a key")));
         assert!(
-            remarks.iter().any(|line| line.contains("3 recordings have an end that the audit"))
+            remarks.iter().any(|line| line.contains("3 recordings with an end that the audit"))
         );
         let last = remarks.last().unwrap();
         assert!(last.starts_with("NOT AS LOGGED: ") && last.contains(" and 1 more"), "{last}");

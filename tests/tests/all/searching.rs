@@ -72,7 +72,8 @@ fn what_an_editor_showed_is_found_and_played_where_it_stood() -> Result<()> {
 /// Two segments of recording at least.
 const COMMAND: &str = "echo the sealed-needle is here; sleep 4; echo end";
 
-/// The relay's disk is somebody else's: the recording's last segment is taken away, and put back.
+/// The relay's disk is somebody else's: the recording's last segment is taken away, then all of it, and put
+/// back.
 fn cut_and_put_back(world: &World, id: &str, key: &str) -> Result<()> {
     let days = std::fs::read_dir(world.relay_data().join("recordings"))?;
     let mut files = days.filter_map(|day| Some(day.ok()?.path().join(format!("{id}.belay"))));
@@ -98,10 +99,23 @@ fn cut_and_put_back(world: &World, id: &str, key: &str) -> Result<()> {
     let played = run(&mut world.belay(&["play", id, "--text"]))?.expect_status(1)?;
     ensure!(played.stderr.contains("the recording was cut: by the audit log"), "{}", played.stderr);
     std::fs::write(&file, &whole)?;
-    world.wait_for("it is found again", || {
+    let found_again = || {
+        let answer = search(world, &asked)?;
+        let named = ["exchanged", "missing"].map(|which| answer[which].as_array().map(Vec::len));
+        Ok(lines(&answer).len() == 2 && named == [Some(0), Some(0)])
+    };
+    world.wait_for("it is found again", found_again)?;
+    std::fs::remove_file(&file)?;
+    world.wait_for("it is missed", || {
         answer = search(world, &asked)?;
-        Ok(lines(&answer).len() == 2 && answer["exchanged"].as_array().is_some_and(Vec::is_empty))
-    })
+        Ok(answer["missing"][0] == id)
+    })?;
+    ensure!(lines(&answer).is_empty(), "{answer}");
+    let said = run(&mut world.belay(&[&["search"], &asked[..]].concat()))?.expect_status(1)?;
+    let says = format!("NOT AS LOGGED: the relay has no recording of session {id} any more");
+    ensure!(said.stderr.contains(&says), "{}", said.stderr);
+    std::fs::write(&file, &whole)?;
+    world.wait_for("it is found once more", found_again)
 }
 
 #[test]

@@ -4,8 +4,8 @@
 //! recording of the same device under the same session. Once a recording has ended, the log has the
 //! digest of its last segment, under checkpoints that others have too.
 
-use belay_proto::audit::Checkpoint;
-use belay_proto::evidence::{Ended, Exchanged, check_end};
+use belay_proto::audit::{Checkpoint, Entry};
+use belay_proto::evidence::{Ended, Exchanged, Tombstone, check_end};
 use belay_proto::ids::SessionId;
 
 use super::proof::Proven;
@@ -26,6 +26,10 @@ pub(in crate::commands) struct Ends<'c> {
 #[derive(Debug, Default)]
 pub(in crate::commands) struct Logged {
     pub(in crate::commands) ends: Vec<Ended>,
+    /// There was a recording.
+    begun: bool,
+    /// It was deleted, as it may be.
+    deleted: bool,
     /// The newest entry of the session.
     newest: u64,
 }
@@ -42,6 +46,20 @@ pub(in crate::commands) enum Ending {
 }
 
 impl Logged {
+    fn of(entries: &[Entry]) -> Self {
+        let newest = entries.last().map_or(0, |last| last.seq);
+        let ends: Vec<Ended> = entries.iter().filter_map(Ended::of).collect();
+        let begun =
+            !ends.is_empty() || entries.iter().any(|entry| entry.kind == "recording-started");
+        let deleted = entries.iter().any(|entry| Tombstone::of(entry).is_some());
+        Self { ends, begun, deleted, newest }
+    }
+
+    /// Whether the relay has a recording, if it is as the log says.
+    pub(in crate::commands) const fn has_one(&self) -> bool {
+        self.begun && !self.deleted
+    }
+
     /// Whether a recording is the one that ended so.
     ///
     /// # Errors
@@ -74,10 +92,8 @@ impl<'c> Ends<'c> {
     /// When the relay cannot be asked, or gives what it has no proof for.
     pub(in crate::commands) async fn session(&self, session: SessionId) -> Result<Logged, Failure> {
         let entries = self.log.session(session, &self.now).await?;
-        Ok(Logged {
-            ends: entries.iter().filter_map(|one| Ended::of(&one.entry)).collect(),
-            newest: entries.last().map_or(0, |last| last.entry.seq),
-        })
+        let entries: Vec<Entry> = entries.into_iter().map(|one| one.entry).collect();
+        Ok(Logged::of(&entries))
     }
 
     /// Holds a recording against what the log said of it; asks once more where it has ended since.
@@ -139,5 +155,35 @@ impl<'c> Asked<'c> {
                 )))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn entry(kind: &str, detail: &str) -> Entry {
+        let entry =
+            serde_json::json!({"seq": 7, "at": 1_800_000_000, "kind": kind, "detail": detail});
+        serde_json::from_value(entry).unwrap()
+    }
+
+    #[test]
+    fn a_recording_that_was_begun_is_there_until_it_is_deleted() {
+        let opened = entry("session-opened", "");
+        let begun = entry("recording-started", "");
+        let end = format!("last segment 2, SHA-256 {}", "ab".repeat(32));
+        let ended = entry("recording-ended", &end);
+        let stone = entry("recording-deleted", &format!("{end}, 4711 bytes, whole; by the rule x"));
+        let has = |entries: &[&Entry]| {
+            let entries: Vec<Entry> = entries.iter().map(|entry| (*entry).clone()).collect();
+            Logged::of(&entries).has_one()
+        };
+        assert!(!has(&[]) && !has(&[&opened]), "the log's texts go after a time");
+        assert!(has(&[&opened, &begun]) && has(&[&ended]));
+        assert!(!has(&[&opened, &begun, &ended, &stone]));
+        let unread = entry("recording-deleted", "nobody knows what");
+        assert!(has(&[&begun, &ended, &unread]), "no tombstone");
     }
 }

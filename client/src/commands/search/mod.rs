@@ -79,6 +79,8 @@ struct Answer {
     cut: u64,
     /// Not searched: sealed, and not those whose end is in the audit log.
     exchanged: Vec<SessionId>,
+    /// Not searched: sealed and searched before, and not at the relay any more without having been deleted.
+    missing: Vec<SessionId>,
     /// Sealed and searched, with an end that the audit log does not have.
     unlogged: u64,
     /// Of those that were searched, how many on this machine; nothing where no key was given.
@@ -164,12 +166,14 @@ impl Answer {
             damaged,
             cut,
             exchanged: Vec::new(),
+            missing: Vec::new(),
             unlogged: 0,
             own: looked.as_ref().map(|looked| looked.searched),
         };
         if let Some(looked) = looked {
             let Looked { hits, more, searched, cut, damaged, foreign, waiting, .. } = looked;
-            (all.exchanged, all.unlogged) = (looked.exchanged, looked.unlogged);
+            (all.exchanged, all.missing) = (looked.exchanged, looked.missing);
+            all.unlogged = looked.unlogged;
             // What stands before the first sealed segment, the relay knows too.
             let new: Vec<SearchHit> =
                 hits.into_iter().filter(|hit| all.hits.iter().all(|one| one.hit != *hit)).collect();
@@ -227,6 +231,16 @@ fn count(number: u64, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
 }
 
+/// The first, and that there are others.
+fn named(sessions: &[SessionId]) -> Option<(SessionId, String)> {
+    let (first, others) = sessions.split_first()?;
+    let others = match others.len() {
+        0 => String::new(),
+        others => format!(" and {others} more (--json names them)"),
+    };
+    Some((*first, others))
+}
+
 /// What a person must know of an answer.
 fn remarks(answer: &Answer) -> Vec<String> {
     let Answer { hits, complete, searched, waiting, growing, sealed, damaged, cut, own, .. } =
@@ -262,14 +276,16 @@ fn remarks(answer: &Answer) -> Vec<String> {
             lines.push(format!("{} {what}", count(*number, "recording")));
         }
     }
-    if let Some(first) = answer.exchanged.first() {
-        let more = match answer.exchanged.len() - 1 {
-            0 => String::new(),
-            more => format!(" and {more} more (--json names them)"),
-        };
+    if let Some((first, others)) = named(&answer.exchanged) {
         lines.push(format!(
-            "NOT AS LOGGED: by the audit log, the recording of session {first}{more} was cut or exchanged; \
+            "NOT AS LOGGED: by the audit log, the recording of session {first}{others} was cut or exchanged; \
              it was not searched: belay play {first} says how"
+        ));
+    }
+    if let Some((first, others)) = named(&answer.missing) {
+        lines.push(format!(
+            "NOT AS LOGGED: the relay has no recording of session {first}{others} any more, and its audit log \
+             does not say that it was deleted: belay evidence {first} proves it"
         ));
     }
     lines
@@ -342,6 +358,7 @@ mod tests {
             searched: 2,
             foreign: 1,
             exchanged: vec![hit(1, "").session; 2],
+            missing: vec![hit(1, "").session],
             unlogged: 3,
             ..Looked::default()
         };
@@ -356,8 +373,12 @@ mod tests {
         assert!(
             remarks.iter().any(|line| line.contains("3 recordings with an end that the audit"))
         );
-        let last = remarks.last().unwrap();
-        assert!(last.starts_with("NOT AS LOGGED: ") && last.contains(" and 1 more"), "{last}");
+        let [.., exchanged, missing] = remarks.as_slice() else { panic!("{remarks:?}") };
+        assert!(exchanged.starts_with("NOT AS LOGGED: ") && exchanged.contains(" and 1 more"));
+        assert!(
+            missing.starts_with("NOT AS LOGGED: the relay has no recording of session 0197a3c2-")
+        );
+        assert!(!missing.contains("more (") && both.missing.len() == 1, "{missing}");
         let json = serde_json::to_value(&both).unwrap();
         assert_eq!(
             (&json["hits"][1]["from"], &json["hits"][1]["line"]),

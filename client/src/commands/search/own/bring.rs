@@ -2,7 +2,8 @@
 //! the audit log, opened, and put in the index.
 //!
 //! Its law: a recording that is not the one whose end is in the log is not searched, and looked at again at
-//! each search; one that had not ended is held against the log at each search, until it has.
+//! each search; one that had not ended is held against the log at each search, until it has. One that the
+//! relay has no more leaves the index when the log says that it was deleted, and is missed until then.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -61,6 +62,16 @@ impl Due {
     }
 }
 
+/// What came of bringing.
+#[derive(Default)]
+pub(super) struct Brought {
+    /// How many could not be read, and why.
+    pub(super) waiting: u64,
+    pub(super) why: Option<Failure>,
+    /// They were here, and the relay has them no more, though the log does not say that they were deleted.
+    pub(super) missing: Vec<SessionId>,
+}
+
 /// What was read of a recording.
 pub(super) struct Read {
     pub(super) state: State,
@@ -75,8 +86,7 @@ impl Read {
 }
 
 impl Index {
-    /// Makes the index what the relay has: what is gone leaves it, what is new or has grown is read. Says how
-    /// many could not be, and why.
+    /// Makes the index what the relay has: what was deleted leaves it, what is new or has grown is read.
     ///
     /// # Errors
     /// When the relay's log is not the one known before, or a file cannot be read or written here.
@@ -85,18 +95,43 @@ impl Index {
         (context, api): (&Context, &Api),
         ca: &CertificateDer<'static>,
         listed: &[SealedRecording],
-    ) -> Result<(u64, Option<Failure>), Failure> {
+    ) -> Result<Brought, Failure> {
         let known = self.known()?;
         let lengths: BTreeMap<SessionId, u64> =
             listed.iter().map(|one| (one.session, one.bytes)).collect();
-        for gone in known.keys().filter(|session| !lengths.contains_key(*session)) {
-            self.remove(*gone)?;
-        }
-        let Due { read: mut due, open } = Due::of(listed, &known);
-        if due.is_empty() && open.is_empty() {
-            return Ok((0, None));
+        let gone = known.keys().filter(|session| !lengths.contains_key(*session));
+        let gone: Vec<SessionId> = gone.copied().collect();
+        let due = Due::of(listed, &known);
+        let mut brought = Brought::default();
+        if due == Due::default() && gone.is_empty() {
+            return Ok(brought);
         }
         let mut ends = Ends::of(context).await?;
+        for session in gone {
+            match ends.session(session).await {
+                Ok(logged) if logged.has_one() => brought.missing.push(session),
+                Ok(_) => self.remove(session)?,
+                // One that is too old to be asked.
+                Err(failure) if failure.is_unknown_path() => self.remove(session)?,
+                Err(failure) => {
+                    brought.waiting = (due.read.len() + due.open.len()) as u64;
+                    brought.why = Some(failure);
+                    return Ok(brought);
+                }
+            }
+        }
+        (brought.waiting, brought.why) = self.read_all(due, (api, &mut ends), ca, &lengths).await?;
+        Ok(brought)
+    }
+
+    /// Reads what is due. How many could not be, and why.
+    async fn read_all(
+        &self,
+        Due { read: mut due, open }: Due,
+        (api, ends): (&Api, &mut Ends<'_>),
+        ca: &CertificateDer<'static>,
+        lengths: &BTreeMap<SessionId, u64>,
+    ) -> Result<(u64, Option<Failure>), Failure> {
         for session in open {
             match ends.session(session).await {
                 Ok(logged) if logged.ends.is_empty() => {}
@@ -114,7 +149,7 @@ impl Index {
             ));
         }
         for (place, session) in due.iter().enumerate() {
-            let read = match self.read(*session, (api, &mut ends), ca).await {
+            let read = match self.read(*session, (api, &mut *ends), ca).await {
                 Ok(Some(read)) => read,
                 Ok(None) => continue,
                 Err(failure) => return Ok(((due.len() - place) as u64, Some(failure))),

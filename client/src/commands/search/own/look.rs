@@ -48,6 +48,8 @@ pub(in crate::commands::search) struct Looked {
     pub(in crate::commands::search) foreign: u64,
     /// Not searched: not those whose end is in the audit log.
     pub(in crate::commands::search) exchanged: Vec<SessionId>,
+    /// Not searched: they were here, and the relay has them no more without having deleted them.
+    pub(in crate::commands::search) missing: Vec<SessionId>,
     /// Searched, with an end that the audit log does not have.
     pub(in crate::commands::search) unlogged: u64,
     /// Not read yet.

@@ -2,8 +2,7 @@
 //! key can, here.
 //!
 //! Its law: it is derived, from recordings whose signatures were checked and whose ends are those in the
-//! audit log, and what is gone from the relay
-//! is gone from it at the next search; nothing of it is readable without the secret key (`file`). It is a
+//! audit log, and what was deleted there is gone from it at the next search; nothing of it is readable without the secret key (`file`). It is a
 //! file for each recording, replaced whole or not at all, so that a search that is broken off loses nothing.
 //!
 //! `bring` fills it, `look` looks through it.
@@ -29,6 +28,7 @@ use belay_tunnel::private_file;
 use belay_tunnel::transcript::Block;
 use hyper::Method;
 
+use self::bring::Brought;
 use self::file::{HEAD, Head, Seal};
 use crate::api::Api;
 use crate::commands::play::open::Keys;
@@ -88,7 +88,8 @@ impl Index {
     ) -> Result<Looked, Failure> {
         let api = Api::of(login)?;
         let listed = listed(&api).await?;
-        let (waiting, why) = self.bring((context, &api), &login.ca()?, &listed).await?;
+        let brought = self.bring((context, &api), &login.ca()?, &listed).await?;
+        let Brought { waiting, why, missing } = brought;
         if let Some(why) = why {
             output::note(format!("belay: {waiting} sealed recordings could not be read: {why}"));
         }
@@ -96,6 +97,7 @@ impl Index {
         let mut looked = looked
             .map_err(|error| Failure::new("internal", format!("a search failed: {error}")))??;
         looked.waiting += waiting;
+        looked.missing = missing;
         Ok(looked)
     }
 

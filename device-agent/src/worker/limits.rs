@@ -115,12 +115,12 @@ pub const LISTENERS_MAX: usize = 16;
 pub const TERMINALS_MAX: usize = CHANNELS_MAX;
 
 /// Text of one track that is a frame by itself.
-pub const RECORD_SEGMENT: usize = 48 * 1024;
+pub const RECORD_SEGMENT: usize = 32 * 1024;
 
 /// Text of all tracks that waits to be compressed, before programs wait; twice of it at most where
 /// they do not. With a frame's text, the compressor (about 250 KiB), the open segment and those
 /// below, a session's recording stays within 1 MiB.
-pub const RECORD_AHEAD: usize = 96 * 1024;
+pub const RECORD_AHEAD: usize = 64 * 1024;
 
 /// Segments told to the supervisor and not yet heard: each has up to 63 KiB.
 pub const RECORD_UNHEARD: usize = 2;

@@ -54,9 +54,7 @@ impl Unheard {
             Kind::Other
         };
         let told = Told { event: Some(event), number: Some(number), standing: None };
-        let mut frame = encoded(&told);
-        frame.shrink_to_fit();
-        Self { number, kind, frame: frame.into() }
+        Self { number, kind, frame: encoded(&told).into() }
     }
 }
 

@@ -1,5 +1,7 @@
 //! One frame in, one frame out. Lengths are checked before anything is allocated.
 
+use std::convert::Infallible;
+
 use minicbor::data::Type;
 use minicbor::{Decode, Decoder, Encode};
 
@@ -40,23 +42,35 @@ pub fn payload_length(prefix: [u8; LENGTH_BYTES]) -> Result<usize, FrameError> {
     }
 }
 
-/// A message with its length in front.
+/// A message with its length in front, in a buffer of just that size.
 ///
 /// # Errors
-/// [`FrameError::TooLong`] when it would not fit.
+/// [`FrameError::TooLong`] when it would not fit; nothing is allocated then.
 pub fn encode_frame<M: Encode<()>>(message: &M) -> Result<Vec<u8>, FrameError> {
-    let mut frame = vec![0; LENGTH_BYTES];
-    minicbor::encode(message, &mut frame).map_err(|e| FrameError::Encode(e.to_string()))?;
-    let length = frame.len() - LENGTH_BYTES;
+    let failed = |cause: String| FrameError::Encode(cause);
+    let mut length = Length(0);
+    minicbor::encode(message, &mut length).map_err(|error| failed(error.to_string()))?;
+    let Length(length) = length;
     let prefix = u32::try_from(length)
         .ok()
         .filter(|_| length <= MAX_FRAME)
-        .ok_or(FrameError::TooLong(length as u64))?
-        .to_be_bytes();
-    for (slot, byte) in frame.iter_mut().zip(prefix) {
-        *slot = byte;
-    }
+        .ok_or(FrameError::TooLong(length as u64))?;
+    let mut frame = Vec::with_capacity(LENGTH_BYTES + length);
+    frame.extend_from_slice(&prefix.to_be_bytes());
+    minicbor::encode(message, &mut frame).map_err(|error| failed(error.to_string()))?;
     Ok(frame)
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl minicbor::encode::Write for Length {
+    type Error = Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(())
+    }
 }
 
 /// The message of one whole payload.
@@ -161,6 +175,24 @@ mod tests {
         assert!(matches!(payload_length([0xff; 4]), Err(FrameError::TooLong(_))));
         assert_eq!(payload_length([0, 1, 0, 0]).unwrap(), MAX_FRAME);
         assert!(payload_length([0, 1, 0, 1]).is_err());
+    }
+
+    #[test]
+    fn a_frame_is_as_large_as_its_message_and_one_too_large_is_not_made() {
+        for text in [0, 100, MAX_FRAME - 6] {
+            let message = Message { a: Some(7), b: Some("x".repeat(text)) };
+            let frame = encode_frame(&message);
+            if text == MAX_FRAME - 6 {
+                let Err(FrameError::TooLong(length)) = frame else { panic!("{frame:?}") };
+                assert_eq!(length, MAX_FRAME as u64 + 1);
+                continue;
+            }
+            let frame = frame.unwrap();
+            assert_eq!(frame.capacity(), frame.len());
+            let (length, rest) = frame.split_first_chunk().unwrap();
+            assert_eq!(payload_length(*length).unwrap(), rest.len());
+            assert_eq!(payload(rest).unwrap(), message);
+        }
     }
 
     #[test]

@@ -78,7 +78,8 @@ impl Packer {
         if text.len() > FRAME_TEXT_MAX {
             return Err(io::Error::other("more text than a frame may have"));
         }
-        if text.len() <= LITTLE {
+        // What is left over in a flood is made with what is there, not with as much again.
+        if text.len() <= LITTLE && self.flood.is_none() {
             return Compressor::with_dictionary(THOROUGH, DICTIONARY)?.compress(text.as_bytes());
         }
         match &mut self.flood {

@@ -138,7 +138,9 @@ impl Tail {
                 chain.take(signed, key)?;
                 append(signed, &mut bytes);
             }
-            Ok(kept(&chain, again))
+            // What is in doubt is not answered for, nor what stands behind it.
+            let sure = self.doubt.as_ref().map_or(&chain, |(_, before)| before);
+            Ok(kept(sure, again))
         });
         let judged: Vec<_> = judged.collect();
         if let Err(error) = self.write(dir, session, &bytes) {

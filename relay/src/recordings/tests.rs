@@ -162,9 +162,31 @@ async fn what_is_not_the_next_of_its_recording_is_refused_and_changes_nothing() 
     assert_eq!(all.standing(session).unwrap().unwrap().end, Some(End::Whole));
 }
 
-/// Segments in a file.
-fn chain_length(device: &Device, bytes: &[u8]) -> usize {
-    usize::try_from(verified(device, bytes).segments()).unwrap()
+/// How far a file is what its device signed.
+#[derive(Clone)]
+struct Sound {
+    chain: Chain,
+    bytes: usize,
+}
+
+impl Sound {
+    /// Nothing but the head.
+    fn head(device: &Device, session: SessionId, bytes: &[u8]) -> Self {
+        let (_, rest) = split(bytes).unwrap();
+        Self { chain: Chain::new(session, device.key.device()), bytes: bytes.len() - rest.len() }
+    }
+
+    /// Goes on, up to this segment or the first that is not the next.
+    fn on(&self, device: &Device, bytes: &[u8], until: u64) -> Self {
+        let mut sound = self.clone();
+        while sound.chain.next() < until
+            && let Some((record, rest)) = split(&bytes[sound.bytes..])
+            && sound.chain.take(record, device.key.as_ref()).is_ok()
+        {
+            sound.bytes = bytes.len() - rest.len();
+        }
+        sound
+    }
 }
 
 /// A power cut is an end after which the disk has of what was not acknowledged a part, or garbage.
@@ -176,7 +198,7 @@ async fn acknowledged_segments_survive_power_cuts_with_torn_writes() {
     let device = device(1);
     let (session, mut before, mut signed) = (session(), [0; 32], Vec::new());
     let path = file::path(&dir.path().join(DIR), session);
-    let (mut kept, mut torn) = (0, 0);
+    let (mut kept, mut torn, mut sound) = (0, 0, None);
     let cuts = crate::testing::number("BELAY_CUTS", 60);
     for cut in 0..=cuts {
         let all = Recordings::open(dir.path()).unwrap();
@@ -208,21 +230,29 @@ async fn acknowledged_segments_survive_power_cuts_with_torn_writes() {
         while kept < until {
             let together = (kept + 1 + chance.below(2) as usize).min(until);
             let answers = all.keep_all(session, &device.key, signed[kept..together].to_vec()).await;
+            let bytes = std::fs::read(&path).unwrap();
+            let before = sound.get_or_insert_with(|| Sound::head(&device, session, &bytes));
+            let there = before.on(&device, &bytes, u64::MAX).chain.next();
             for answer in answers {
                 let answer = answer.unwrap_or_else(|error| panic!("cut {cut}: {error}"));
                 assert!(answer.number >= kept as u64, "cut {cut}: {answer:?}");
+                assert!(answer.number < there, "cut {cut}: what is not there was answered for");
             }
+            *before = before.on(&device, &bytes, together as u64);
             kept = together;
         }
         drop(all);
         let mut bytes = std::fs::read(&path).unwrap();
-        let acknowledged = bytes.len();
-        // Of the last cut's, some may be there.
-        let there = chain_length(&device, &bytes);
-        for signed in signed.iter().take(on_its_way).skip(there) {
-            belay_proto::recording::file::append(signed, &mut bytes);
+        let acknowledged = sound.as_ref().unwrap();
+        // Of the last cut's, some may be there, and something torn that the device has not sent again yet.
+        let there = acknowledged.on(&device, &bytes, u64::MAX);
+        if there.bytes == bytes.len() {
+            let there = usize::try_from(there.chain.next()).unwrap();
+            for signed in signed.iter().take(on_its_way).skip(there) {
+                belay_proto::recording::file::append(signed, &mut bytes);
+            }
         }
-        torn += usize::from(chance.tears(&mut bytes, acknowledged));
+        torn += usize::from(chance.tears(&mut bytes, acknowledged.bytes));
         std::fs::write(&path, &bytes).unwrap();
     }
     let file = std::fs::read(&path).unwrap();

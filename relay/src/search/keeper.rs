@@ -2,8 +2,9 @@
 //! is read, one recording after another.
 //!
 //! Nobody waits for it: it works half of the time at most, and on threads ([`aside`]) that have a processor
-//! only when nobody else wants it, so that sessions have the machine. A recording that goes on is read again when it has grown by a quarter, or has been quiet for half a minute; one that
-//! has ended is read at once, for whoever looks for what was just done.
+//! only when nobody else wants it, so that sessions have the machine. A recording that goes on is read again when it
+//! has grown by a quarter, or has been quiet for half a minute; one that has ended is read at once, for whoever
+//! looks for what was just done.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

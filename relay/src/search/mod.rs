@@ -5,8 +5,8 @@
 //! recording that is deleted leaves the index. What is sealed is not read here. What it is not: it
 //! decides not who may ask (`api/search`).
 //!
-//! `keeper` follows the directory of recordings, on a thread of `aside`; `index` keeps what [`belay_tunnel::transcript`] makes of
-//! them, `find` answers, `sealed` says what it cannot.
+//! `keeper` follows the directory of recordings, on a thread of `aside`; `index` keeps what
+//! [`belay_tunnel::transcript`] makes of them, `find` answers, `sealed` says what it cannot.
 
 mod aside;
 #[cfg(test)]

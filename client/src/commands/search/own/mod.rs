@@ -2,8 +2,9 @@
 //! key can, here.
 //!
 //! Its law: it is derived, from recordings whose signatures were checked and whose ends are those in the
-//! audit log, and what was deleted there is gone from it at the next search; nothing of it is readable without the secret key (`file`). It is a
-//! file for each recording, replaced whole or not at all, so that a search that is broken off loses nothing.
+//! audit log, and what was deleted there is gone from it at the next search; nothing of it is readable
+//! without the secret key (`file`). It is a file for each recording, replaced whole or not at all, so that a
+//! search that is broken off loses nothing.
 //!
 //! `bring` fills it, `look` looks through it.
 

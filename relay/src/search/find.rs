@@ -5,15 +5,15 @@
 //! until no block that is left has a line newer than those.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use belay_proto::ids::SessionId;
 use belay_tunnel::transcript::{Line, Reader, Wanted};
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
-use sqlx::sqlite::{SqlitePool, SqliteRow};
-use sqlx::{QueryBuilder, Row as _, Sqlite};
+use sqlx::sqlite::SqlitePool;
+use sqlx::{QueryBuilder, Row as _, Sqlite, Transaction};
 use tokio::task::spawn_blocking;
 
 use super::index::{IndexError, State, TOGETHER, pairs_of, signed};
@@ -24,8 +24,8 @@ const BATCH_FIRST: usize = 32;
 /// See [`BATCH_FIRST`]. Their texts are in memory at once, some kilobytes each.
 const BATCH_MOST: usize = 2048;
 
-/// Batches on their way.
-const AHEAD: usize = 2;
+/// Batches on their way: while one is read, the words of others are looked for, and texts unpacked.
+pub(super) const AHEAD: usize = 3;
 
 /// Searches that are made again, since a recording was put in anew meanwhile, and its blocks have other numbers.
 const AGAIN: usize = 3;
@@ -110,14 +110,6 @@ impl Standing {
     }
 }
 
-/// Blocks that may have the text.
-#[derive(Default)]
-struct Batch {
-    blocks: Vec<i64>,
-    /// The last candidate there was, of those that are ruled out too.
-    lowest: i64,
-}
-
 /// Looks for a text in an index.
 pub(super) async fn found(readers: &SqlitePool, asked: &Asked) -> Result<Found, IndexError> {
     let deadline = Instant::now() + WITHIN;
@@ -141,11 +133,9 @@ async fn once(
     let mut found = Found { complete: true, ..Found::default() };
     let mut lines: Vec<Standing> = Vec::new();
     if let Some(lowest) = lowest_since(readers, asked.since_ms).await? {
-        let mut query = candidates(asked, &wanted, lowest);
-        let rows = query.build().fetch(readers);
         let since = asked.since_ms;
         let mut batches = std::pin::pin!(
-            batches(rows, Arc::clone(&wanted))
+            batches(readers, asked, Arc::clone(&wanted), lowest)
                 .map(|batch| looked_through(readers, batch, Arc::clone(&wanted), since))
                 .buffered(AHEAD)
         );
@@ -224,20 +214,50 @@ async fn is_left(readers: &SqlitePool, at_ms: u64, below: i64) -> Result<bool, I
     Ok(row.try_get::<i64, _>(0)? != 0)
 }
 
-/// Blocks that may have it from their words, from the highest down to this one; with their marks, where
-/// those are to be looked at.
-fn candidates(asked: &Asked, wanted: &Wanted, lowest: i64) -> QueryBuilder<Sqlite> {
+/// Blocks that may have it from their words, from the highest down, some at a time and all as the index was at the
+/// first.
+fn batches<'q>(
+    readers: &'q SqlitePool,
+    asked: &'q Asked,
+    wanted: Arc<Wanted>,
+    lowest: i64,
+) -> impl Stream<Item = Result<Vec<i64>, IndexError>> + 'q {
+    let begin = (None::<Transaction<'static, Sqlite>>, i64::MAX, BATCH_FIRST);
+    stream::try_unfold(begin, move |(tx, below, size)| {
+        let mut query = candidates(asked, &wanted, lowest..below, size);
+        async move {
+            let mut tx = match tx {
+                Some(tx) => tx,
+                None => readers.begin().await?,
+            };
+            // One row for all of them: a row costs more than what is in it.
+            let row = query.build().fetch_one(&mut *tx).await?;
+            let blocks: Vec<i64> =
+                serde_json::from_str(row.try_get(0)?).map_err(std::io::Error::other)?;
+            let next = blocks.iter().min().copied();
+            Ok(next.map(|below| (blocks, (Some(tx), below, BATCH_MOST.min(size * 2)))))
+        }
+    })
+}
+
+/// So many of the highest of them in a range of numbers, as a JSON array.
+fn candidates(
+    asked: &Asked,
+    wanted: &Wanted,
+    range: Range<i64>,
+    most: usize,
+) -> QueryBuilder<Sqlite> {
     let words = wanted.query();
     let narrowed = asked.since_ms > 0 || asked.device.is_some() || asked.user.is_some();
     // A cross join keeps its order: nothing is gathered or sorted before the first block is known.
-    let (id, from) = match (&words, narrowed || looks_at_marks(wanted)) {
+    let (id, from) = match (&words, narrowed) {
         (Some(_), false) => ("words.rowid", "words"),
         (Some(_), true) => ("words.rowid", "words CROSS JOIN blocks b ON b.id = words.rowid"),
         (None, _) => ("b.id", "blocks b"),
     };
-    let marks = if looks_at_marks(wanted) { ", b.marks" } else { "" };
-    let mut query = QueryBuilder::new(format!("SELECT {id}{marks} FROM {from} WHERE {id} >= "));
-    query.push_bind(lowest);
+    let all = "SELECT json_group_array(id) FROM (SELECT";
+    let mut query = QueryBuilder::new(format!("{all} {id} AS id FROM {from} WHERE {id} >= "));
+    query.push_bind(range.start).push(format!(" AND {id} < ")).push_bind(range.end);
     if let Some(words) = words {
         query.push(" AND words MATCH ").push_bind(words);
     }
@@ -251,77 +271,27 @@ fn candidates(asked: &Asked, wanted: &Wanted, lowest: i64) -> QueryBuilder<Sqlit
             query.push(column).push(" = ").push_bind(wanted.clone()).push(")");
         }
     }
-    query.push(format!(" ORDER BY {id} DESC"));
+    query.push(format!(" ORDER BY {id} DESC LIMIT {most})"));
     query
-}
-
-/// Marks are looked at where nothing better is known of the text: pairs of words have them in them.
-fn looks_at_marks(wanted: &Wanted) -> bool {
-    wanted.has_marks() && !wanted.has_pairs()
-}
-
-type Rows<'q> = Pin<Box<dyn Stream<Item = Result<SqliteRow, sqlx::Error>> + Send + 'q>>;
-
-/// Candidates whose marks do not rule them out, some at a time.
-fn batches(rows: Rows<'_>, wanted: Arc<Wanted>) -> impl Stream<Item = Result<Batch, IndexError>> {
-    stream::try_unfold((rows, BATCH_FIRST), move |(mut rows, size)| {
-        let wanted = Arc::clone(&wanted);
-        async move {
-            let (mut batch, mut seen) = (Batch::default(), 0);
-            // What is ruled out costs little, but a search is to hear of it now and then.
-            while batch.blocks.len() < size && seen < BATCH_MOST.max(size * 16) {
-                let Some(row) = rows.try_next().await? else { break };
-                seen += 1;
-                batch.lowest = row.try_get(0)?;
-                if !looks_at_marks(&wanted) || wanted.may_be_among_marks(row.try_get(1)?) {
-                    batch.blocks.push(batch.lowest);
-                }
-            }
-            Ok((seen > 0).then_some((batch, (rows, BATCH_MOST.min(size * 2)))))
-        }
-    })
 }
 
 /// The lines of these blocks that have it; with the lowest block they are from. `None` when one of them is
 /// gone.
 async fn looked_through(
     readers: &SqlitePool,
-    batch: Result<Batch, IndexError>,
+    batch: Result<Vec<i64>, IndexError>,
     wanted: Arc<Wanted>,
     since_ms: u64,
 ) -> Result<Option<(i64, Vec<Standing>)>, IndexError> {
-    let Batch { mut blocks, lowest } = batch?;
-    let of = |blocks: &[i64]| format!("{blocks:?}");
-    if wanted.has_pairs() && !blocks.is_empty() {
-        let mut rows_of: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
-        for block in &blocks {
-            rows_of.entry(block.div_euclid(TOGETHER) * TOGETHER).or_default().push(*block);
-        }
-        let ids: Vec<i64> = rows_of.keys().copied().collect();
-        let sql = "SELECT id, of FROM pairs WHERE id IN (SELECT value FROM json_each($1))";
-        let mut rows = sqlx::query(sql).bind(of(&ids)).fetch(readers);
-        let mut left = blocks.len();
-        blocks.clear();
-        while let Some(row) = rows.try_next().await? {
-            let (id, pairs): (i64, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
-            for block in rows_of.get(&id).into_iter().flatten().copied() {
-                let Some(pairs) = pairs_of(pairs, block) else { continue };
-                left -= 1;
-                if wanted.may_be_among_pairs(pairs) {
-                    blocks.push(block);
-                }
-            }
-        }
-        if left > 0 {
-            return Ok(None);
-        }
-    }
+    let blocks = batch?;
+    let lowest = blocks.iter().min().copied().unwrap_or(i64::MIN);
+    let Some(blocks) = with_signs(readers, blocks, &wanted).await? else { return Ok(None) };
     if blocks.is_empty() {
         return Ok(Some((lowest, Vec::new())));
     }
     let sql = "SELECT t.id, b.recording, t.lines FROM texts t JOIN blocks b ON b.id = t.id
                WHERE t.id IN (SELECT value FROM json_each($1))";
-    let rows = sqlx::query(sql).bind(of(&blocks)).fetch_all(readers).await?;
+    let rows = sqlx::query(sql).bind(array(&blocks)).fetch_all(readers).await?;
     if rows.len() < blocks.len() {
         return Ok(None);
     }
@@ -336,6 +306,52 @@ async fn looked_through(
         Ok::<_, IndexError>(found)
     });
     Ok(Some((lowest, lines.await.map_err(std::io::Error::other)??)))
+}
+
+/// Those of these blocks that their signs do not rule out: pairs where the text has any, since they have its marks
+/// in them, or else marks. `None` when one of them is gone.
+async fn with_signs(
+    readers: &SqlitePool,
+    blocks: Vec<i64>,
+    wanted: &Wanted,
+) -> Result<Option<Vec<i64>>, IndexError> {
+    if !wanted.has_pairs() && !wanted.has_marks() {
+        return Ok(Some(blocks));
+    }
+    let (mut seen, mut may) = (0, Vec::new());
+    if wanted.has_pairs() {
+        let mut rows_of: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+        for block in &blocks {
+            rows_of.entry(block.div_euclid(TOGETHER) * TOGETHER).or_default().push(*block);
+        }
+        let ids: Vec<i64> = rows_of.keys().copied().collect();
+        let sql = "SELECT id, of FROM pairs WHERE id IN (SELECT value FROM json_each($1))";
+        let mut rows = sqlx::query(sql).bind(array(&ids)).fetch(readers);
+        while let Some(row) = rows.try_next().await? {
+            let (id, pairs): (i64, &[u8]) = (row.try_get(0)?, row.try_get(1)?);
+            for block in rows_of.get(&id).into_iter().flatten().copied() {
+                let Some(pairs) = pairs_of(pairs, block) else { continue };
+                seen += 1;
+                if wanted.may_be_among_pairs(pairs) {
+                    may.push(block);
+                }
+            }
+        }
+    } else {
+        let sql = "SELECT id, marks FROM blocks WHERE id IN (SELECT value FROM json_each($1))";
+        let mut rows = sqlx::query(sql).bind(array(&blocks)).fetch(readers);
+        while let Some(row) = rows.try_next().await? {
+            seen += 1;
+            if wanted.may_be_among_marks(row.try_get(1)?) {
+                may.push(row.try_get(0)?);
+            }
+        }
+    }
+    Ok((seen == blocks.len()).then_some(may))
+}
+
+fn array(ids: &[i64]) -> String {
+    format!("{ids:?}")
 }
 
 /// What a recording is of.

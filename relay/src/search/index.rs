@@ -18,14 +18,18 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions as _, Connection as _, Row as _};
 
+use super::AT_ONCE;
+use super::find::AHEAD;
+
 /// In the directory of recordings.
 const FILE: &str = "search.db";
 
 /// The layout. Another one is thrown away.
 const LAYOUT: i64 = 2;
 
-/// Readers of two searches at a time: each has one that says where to look, and looks with others.
-const READERS: u32 = 4;
+/// Connections of all searches at a time, since one that waits for another's keeps its own meanwhile: each has
+/// one that says where to look, and one for each batch on its way.
+const READERS: usize = AT_ONCE * (1 + AHEAD);
 
 /// The number of the first block there ever was. Numbers go up with new recordings, and down from here with older
 /// ones: the newest is read first when the index is made anew.
@@ -182,7 +186,7 @@ impl Index {
         }
         // Opened by whoever searches, whose threads are not the patient ones of the keeper.
         let readers = SqlitePoolOptions::new()
-            .max_connections(READERS)
+            .max_connections(READERS as u32)
             .acquire_timeout(Duration::from_secs(10))
             .connect_lazy_with(options(path).pragma("query_only", "ON"));
         Ok(Some(Self { conn, readers }))

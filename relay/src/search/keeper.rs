@@ -179,6 +179,10 @@ impl Search {
         let (blocks, state, ended) = match read.map_err(std::io::Error::other)? {
             Ok(Some(read)) => read,
             Ok(None) => return Ok(None),
+            Err(WalkError::Disk(error)) => {
+                tracing::warn!(%session, %error, "a recording cannot be read now");
+                return Ok(None);
+            }
             Err(error) => {
                 tracing::warn!(%session, error = %one_line(&error), "a recording cannot be searched");
                 (Vec::new(), State::Damaged, false)

@@ -7,11 +7,12 @@ use belay_proto::recording::cast::{Code, Fact, Header, event};
 use belay_proto::recording::{End, Segment, VERSION, digest};
 use belay_proto::time::UnixTime;
 use belay_tunnel::pki::{DeviceKey, TlsKey};
+use belay_tunnel::transcript::{Block, Gathering, Kind, Line};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::find::found;
-use super::index::{Index, State};
+use super::index::{Index, Read, Seen, State};
 use super::*;
 use crate::store::Store;
 
@@ -242,6 +243,21 @@ async fn eventually(search: &Search, text: &str) -> Found {
     panic!("{text} is never found");
 }
 
+/// Waits until so many recordings grow, wait, are searched and sealed. The index may be a moment ahead of its account.
+async fn settled(search: &Search, wanted: (u64, u64, u64, u64)) {
+    let asked = Asked { text: "begun".into(), limit: 9, ..Asked::default() };
+    let mut last = wanted;
+    for _ in 0..600 {
+        let found = search.find(&asked).await.unwrap();
+        last = (found.growing, found.waiting, found.searched, found.sealed);
+        if last == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{last:?} instead of {wanted:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_index_is_kept_by_itself_and_made_anew_when_it_is_gone_or_broken() {
     let site = site().await;
@@ -291,8 +307,7 @@ async fn what_goes_on_is_counted_and_what_has_ended_is_read_at_once() {
     // Less than a quarter is not read yet.
     parts.push((1, text("late"), false));
     site.record(one, &parts, false).await;
-    let found = site.search.find(&asked).await.unwrap();
-    assert_eq!((found.growing, found.waiting, found.searched), (1, 0, 1));
+    settled(&site.search, (1, 0, 1, 0)).await;
     parts.push((1, text("last"), false));
     site.record(one, &parts, true).await;
     eventually(&site.search, "last").await;
@@ -301,15 +316,41 @@ async fn what_goes_on_is_counted_and_what_has_ended_is_read_at_once() {
     let other = session();
     let sealed = [(1, "sealed".to_owned(), true), (1, "again".to_owned(), true)];
     site.record(other, &sealed, true).await;
-    for _ in 0..600 {
-        let found = site.search.find(&asked).await.unwrap();
-        if (found.sealed, found.growing, found.waiting) == (1, 0, 0) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    let found = site.search.find(&asked).await.unwrap();
-    assert_eq!((found.sealed, found.growing, found.waiting), (1, 0, 0));
+    settled(&site.search, (0, 0, 1, 1)).await;
     cancel.cancel();
     keeper.await.unwrap();
+}
+
+/// A block of its own for a line.
+fn block(text: &str) -> Block {
+    let line = Line {
+        track: 1,
+        at_ms: 1_800_000_000_000,
+        offset_ms: 0,
+        kind: Kind::Output,
+        text: text.into(),
+        command: None,
+    };
+    let mut gathering = Gathering::default();
+    gathering.push(line).unwrap();
+    gathering.finish().unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn searches_at_once_do_not_wait_for_each_others_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut index = Index::open(dir.path()).await.unwrap();
+    let seen = Seen { bytes: 1, ended: true, state: State::Whole };
+    let blocks = vec![block("once upon a time"); 20_000];
+    let (user, device, login) = (None, None, None);
+    index.put(&Read { session: session(), user, device, login, seen, blocks }).await.unwrap();
+    // The one line that is wanted is as new as all others: each batch is asked for, and whether it was the last.
+    let asked = Asked { text: "upon a".into(), limit: 1, ..Asked::default() };
+    for _ in 0..20 {
+        let all = (0..AT_ONCE).map(|_| found(&index.readers, &asked));
+        for found in futures::future::join_all(all).await {
+            let found = found.unwrap();
+            assert_eq!((found.hits.len(), found.complete), (1, false));
+        }
+    }
 }

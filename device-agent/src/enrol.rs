@@ -9,8 +9,9 @@ use belay_proto::api::{self, ApiError, EnrolAnswer, EnrolRequest};
 use belay_proto::error_line::printable;
 use belay_proto::token::{Invitation, Purpose};
 use belay_tunnel::address::RelayAddress;
+use belay_tunnel::https::Https;
 use belay_tunnel::pki::FirstContactVerifier;
-use belay_tunnel::{clock, https, tls};
+use belay_tunnel::{clock, tls};
 use hyper::Method;
 use ssh_key::private::Ed25519Keypair;
 use ssh_key::{LineEnding, PrivateKey};
@@ -45,15 +46,15 @@ pub async fn enrol(state: &State, token: &str, name: Option<String>) -> anyhow::
     let verifier = FirstContactVerifier::new(invitation.ca);
     let config = Arc::new(tls::client(verifier, None, &[b"http/1.1"])?);
     let body = serde_json::to_vec(&request)?;
-    let (status, answer) =
-        https::exchange(&relay, &config, SOFTWARE, Method::POST, api::path::ENROL, body).await?;
-    if !status.is_success() {
-        match serde_json::from_slice::<ApiError>(&answer) {
+    let https = Https::new(relay.clone(), config, SOFTWARE);
+    let answer = https.exchange(Method::POST, api::path::ENROL, body).await?;
+    if !answer.status.is_success() {
+        match serde_json::from_slice::<ApiError>(&answer.body) {
             Ok(error) => bail!("{}; {}", printable(&error.cause), printable(&error.remedy)),
-            Err(_) => bail!("{relay} answered {status}; check that it is a Belay relay"),
+            Err(_) => bail!("{relay} answered {}; check that it is a Belay relay", answer.status),
         }
     }
-    let answer: EnrolAnswer = serde_json::from_slice(&answer)
+    let answer: EnrolAnswer = serde_json::from_slice(&answer.body)
         .with_context(|| format!("{relay} answered something this agent cannot read"))?;
     keep(state, &relay, answer)
 }

@@ -17,6 +17,8 @@ mod chance;
 mod congestion;
 #[path = "all/frozen.rs"]
 mod frozen;
+#[path = "all/https.rs"]
+mod https;
 #[path = "all/resume.rs"]
 mod resume;
 #[path = "all/simulation/mod.rs"]

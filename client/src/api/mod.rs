@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use belay_proto::api::ApiError;
 use belay_proto::token::Fingerprint;
+use belay_tunnel::https::Https;
 use belay_tunnel::pki::{FirstContactVerifier, RelayVerifier};
-use belay_tunnel::{https, tls};
+use belay_tunnel::tls;
 use bytes::Bytes;
 use hyper::Method;
 use rustls::ClientConfig;
@@ -25,10 +26,7 @@ const SOFTWARE: &str = concat!("belay/", env!("CARGO_PKG_VERSION"));
 const ALPN: &[&[u8]] = &[b"http/1.1"];
 
 /// A relay's interface, ready to be asked.
-pub struct Api {
-    relay: RelayAddress,
-    tls: Arc<ClientConfig>,
-}
+pub struct Api(Https);
 
 impl Api {
     /// With a login's certificate and pinned CA.
@@ -38,7 +36,7 @@ impl Api {
     pub fn of(login: &Login) -> Result<Self, Failure> {
         let verifier = RelayVerifier::pinned(login.ca()?, login.record().clock);
         let tls = tls::client(verifier, Some(login.tls_identity()?), ALPN).map_err(damaged)?;
-        Ok(Self { relay: login.relay().clone(), tls: Arc::new(tls) })
+        Ok(Self::new(login.relay().clone(), tls))
     }
 
     /// Of the login in `home`, which must still be good.
@@ -59,7 +57,7 @@ impl Api {
     ) -> Result<Self, Failure> {
         let verifier = RelayVerifier::pinned(ca, belay_proto::time::UnixTime(0));
         let tls = tls::client(verifier, None, ALPN).map_err(damaged)?;
-        Ok(Self { relay, tls: Arc::new(tls) })
+        Ok(Self::new(relay, tls))
     }
 
     /// Without anything but a CA's fingerprint: the first login.
@@ -68,12 +66,16 @@ impl Api {
     /// When TLS cannot be set up.
     pub fn first_contact(relay: RelayAddress, ca: Fingerprint) -> Result<Self, Failure> {
         let tls = tls::client(FirstContactVerifier::new(ca), None, ALPN).map_err(damaged)?;
-        Ok(Self { relay, tls: Arc::new(tls) })
+        Ok(Self::new(relay, tls))
+    }
+
+    fn new(relay: RelayAddress, tls: ClientConfig) -> Self {
+        Self(Https::new(relay, Arc::new(tls), SOFTWARE))
     }
 
     /// The relay asked.
     pub const fn relay(&self) -> &RelayAddress {
-        &self.relay
+        self.0.relay()
     }
 
     /// Asks without a body.
@@ -121,12 +123,12 @@ impl Api {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, Failure> {
-        let (status, answer) =
-            https::exchange(&self.relay, &self.tls, SOFTWARE, method, path, body).await?;
+        let answer = self.0.exchange(method, path, body).await?;
+        let status = answer.status;
         if status.is_success() {
-            return Ok(answer);
+            return Ok(answer.body);
         }
-        Err(match serde_json::from_slice::<ApiError>(&answer) {
+        Err(match serde_json::from_slice::<ApiError>(&answer.body) {
             Ok(error) => Failure::new(known_token(&error.code), &error.cause).remedy(&error.remedy),
             Err(_) => Failure::new("protocol", format!("the relay answered {status} to {path}"))
                 .remedy("check that the address is a Belay relay's, and of a compatible version"),

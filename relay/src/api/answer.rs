@@ -67,6 +67,12 @@ impl IntoResponse for Failure {
             remedy: self.refused.remedy(),
         };
         let mut response = (self.status, Json(body)).into_response();
+        if let Some(wait) = self.refused.told_to_wait() {
+            // RFC 9110 §10.2.3, in whole seconds.
+            let seconds = wait.as_millis().div_ceil(1000).max(1);
+            let seconds = HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
         no_store(&mut response);
         response
     }

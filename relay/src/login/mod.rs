@@ -61,7 +61,7 @@ where
 
 impl From<&TooOften> for Refused {
     fn from(error: &TooOften) -> Self {
-        Self::new(Code::Busy, error.to_string(), "")
+        Self::new(Code::Busy, error.to_string(), "").retry_after(error.0)
     }
 }
 

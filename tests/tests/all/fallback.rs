@@ -12,6 +12,8 @@ use belay_tests::middle::{ISSUER, Interceptor, Proxy, Speaks};
 use belay_tests::world::{DEVICE, Outcome, PATIENCE, RELAY, World, binary, run};
 use serde_json::Value;
 
+use crate::recording::{last_session, whole};
+
 /// Seconds between two looks for QUIC, in place of a minute.
 const LOOK: &str = "2";
 
@@ -311,6 +313,32 @@ fn a_wrong_clock_and_a_name_nobody_knows_are_found() -> Result<()> {
     ensure!(ran.stderr.contains("cannot find the relay"), "{}", ran.stderr);
     for found in [Found::client(&world)?, Found::agent(&world)?] {
         found.exits(1)?.says("dns", false, &["relay.lab", "DNS"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn all_that_a_command_asks_goes_over_a_connection_that_is_kept() -> Result<()> {
+    let Some(mut world) = World::standard_or_skip()? else { return Ok(()) };
+    works(&world)?;
+    let id = last_session(&world)?;
+    whole(&world, &id)?;
+    let proxy = Proxy::start(&world, Speaks::Http, false, 3128)?;
+    world.set_variable("laptop", "HTTPS_PROXY", &proxy.url(""));
+    let file = world.path("evidence");
+    let file = file.to_str().context("path")?;
+    // A recording is played from one, and the log it is held against asked over another.
+    let commands: [(&[&str], u32); 4] = [
+        (&["evidence", &id, "-o", file], 1),
+        (&["play", &id, "--text"], 2),
+        (&["audit", "verify"], 1),
+        (&["search", "through"], 1),
+    ];
+    for (command, wanted) in commands {
+        let before = proxy.passed();
+        run(&mut world.belay(command))?.success()?;
+        let connections = proxy.passed() - before;
+        ensure!(connections == wanted, "{command:?}: {connections} connections");
     }
     Ok(())
 }

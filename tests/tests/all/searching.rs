@@ -1,37 +1,18 @@
 //! Sessions are found by what they showed: what a full-screen program drew, and what is sealed, for
 //! whoever has the key.
 
-use std::process::Command;
-use std::time::Duration;
-
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use belay_proto::recording::file::{LENGTH, split};
-use belay_tests::world::{DEVICE, Outcome, World, run};
+use belay_tests::world::{DEVICE, World, run};
 use serde_json::Value;
 
 use crate::attach::{Desk, over};
 use crate::recording::{last_session, whole};
 use crate::recording_sealed::{auditor, sealing};
 
-/// What a command came to. The relay takes so many requests at a time: told to wait, it waits.
-fn patiently(command: impl Fn() -> Command) -> Result<Outcome> {
-    for _ in 0..20 {
-        let ran = run(&mut command())?;
-        if ran.status == Some(0) || !ran.stderr.contains("too many attempts") {
-            return Ok(ran);
-        }
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    bail!("the relay had no time for a command in 20 s")
-}
-
-fn asked(world: &World, arguments: &[&str]) -> Result<Outcome> {
-    patiently(|| world.belay(&[&["search"], arguments].concat()))
-}
-
 /// A search, as JSON; that nothing is found is no failure.
 fn search(world: &World, arguments: &[&str]) -> Result<Value> {
-    let ran = asked(world, &[&["--json"], arguments].concat())?;
+    let ran = run(&mut world.belay(&[&["search", "--json"], arguments].concat()))?;
     ensure!(matches!(ran.status, Some(0 | 1)) && !ran.stdout.is_empty(), "{ran:?}");
     ran.json()
 }
@@ -82,7 +63,7 @@ fn what_an_editor_showed_is_found_and_played_where_it_stood() -> Result<()> {
         let typed = search(&world, &["valve-typed-shut"])?;
         ensure!(lines(&typed) == [("valve-typed-shut", "screen", "relay")], "{typed}");
     }
-    let text = asked(&world, &["valve-drawn"])?.success()?.stdout;
+    let text = run(&mut world.belay(&["search", "valve-drawn"]))?.success()?.stdout;
     ensure!(text.contains("[full screen] valve-drawn-open"), "{text}");
     ensure!(text.contains(&format!("belay play {id} --track 1 --at 0:00:")), "{text}");
     Ok(())
@@ -105,32 +86,32 @@ fn cut_and_put_back(world: &World, id: &str, key: &str) -> Result<()> {
     }
     std::fs::write(&file, whole.get(..last).context("cut")?)?;
     std::fs::remove_dir_all(world.home("admin").join("search"))?;
-    let needle = ["sealed-needle is", "--identity", key];
+    let asked = ["sealed-needle is", "--identity", key];
     let mut answer = Value::Null;
     world.wait_for("it is named", || {
-        answer = search(world, &needle)?;
+        answer = search(world, &asked)?;
         Ok(answer["exchanged"][0] == id)
     })?;
     ensure!(lines(&answer).is_empty(), "{answer}");
-    let said = asked(world, &needle)?.expect_status(1)?;
+    let said = run(&mut world.belay(&[&["search"], &asked[..]].concat()))?.expect_status(1)?;
     let says = format!("NOT AS LOGGED: by the audit log, the recording of session {id} was cut");
     ensure!(said.stderr.contains(&says), "{}", said.stderr);
-    let played = patiently(|| world.belay(&["play", id, "--text"]))?.expect_status(1)?;
+    let played = run(&mut world.belay(&["play", id, "--text"]))?.expect_status(1)?;
     ensure!(played.stderr.contains("the recording was cut: by the audit log"), "{}", played.stderr);
     std::fs::write(&file, &whole)?;
     let found_again = || {
-        let answer = search(world, &needle)?;
+        let answer = search(world, &asked)?;
         let named = ["exchanged", "missing"].map(|which| answer[which].as_array().map(Vec::len));
         Ok(lines(&answer).len() == 2 && named == [Some(0), Some(0)])
     };
     world.wait_for("it is found again", found_again)?;
     std::fs::remove_file(&file)?;
     world.wait_for("it is missed", || {
-        answer = search(world, &needle)?;
+        answer = search(world, &asked)?;
         Ok(answer["missing"][0] == id)
     })?;
     ensure!(lines(&answer).is_empty(), "{answer}");
-    let said = asked(world, &needle)?.expect_status(1)?;
+    let said = run(&mut world.belay(&[&["search"], &asked[..]].concat()))?.expect_status(1)?;
     let says = format!("NOT AS LOGGED: the relay has no recording of session {id} any more");
     ensure!(said.stderr.contains(&says), "{}", said.stderr);
     std::fs::write(&file, &whole)?;
@@ -162,12 +143,9 @@ fn what_is_sealed_is_found_with_its_key_and_counted_without() -> Result<()> {
     };
     let before = reads(&world)?;
     ensure!(before > 0, "a reading is not on record");
-    let again = patiently(|| {
-        let mut again = world.belay(&["search", "sealed-needle is"]);
-        again.env("BELAY_IDENTITY", &key);
-        again
-    });
-    let text = again?.success()?;
+    let mut again = world.belay(&["search", "sealed-needle is"]);
+    again.env("BELAY_IDENTITY", &key);
+    let text = run(&mut again)?.success()?;
     ensure!(text.stdout.contains(&format!("--identity {key}")), "{text:?}");
     ensure!(text.stderr.contains("sealed to you and searched here"), "{text:?}");
     ensure!(reads(&world)? == before, "it was downloaded again");
@@ -186,7 +164,7 @@ fn what_is_sealed_is_found_with_its_key_and_counted_without() -> Result<()> {
 
     // What is deleted is found no more.
     let delete = ["recording", "delete", &id, "--reason", "test"];
-    patiently(|| world.belay(&delete))?.success()?;
+    run(&mut world.belay(&delete))?.success()?;
     world.wait_for("it is in the index no more", || {
         let gone = search(&world, &["sealed-needle is", "--identity", &key])?;
         Ok(lines(&gone).is_empty())

@@ -77,6 +77,11 @@ impl Log {
         Ok(Self { api: Api::of(&login)?, known, key })
     }
 
+    /// The interface it is asked over.
+    pub(in crate::commands) const fn api(&self) -> &Api {
+        &self.api
+    }
+
     /// The newest checkpoint, by the key that is expected: the one given, or seen before.
     pub(super) async fn newest(&self) -> Result<Newest, Failure> {
         let said: LogCheckpoint = self.api.get(path::LOG_CHECKPOINT).await?;

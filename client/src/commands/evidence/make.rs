@@ -28,8 +28,8 @@ pub(super) async fn run(
 ) -> Result<u8, Failure> {
     let elsewhere = read_notes(checkpoints)?;
     let login = context.home.live_login()?;
-    let api = Api::of(&login)?;
     let log = Log::of(context, None)?;
+    let api = log.api();
     let request = EvidenceRequest { session };
     let said: Evidence = api.send(Method::POST, path::EVIDENCE, &request).await?;
     // Later, so that it covers what the bundle's checkpoint does.
@@ -41,7 +41,7 @@ pub(super) async fn run(
         .map_err(|bad| strange(&format!("what it signed: {bad}")))?;
     let entries = log.session(session, &checkpoint).await?;
     let bytes = manifest.recording.map_or(0, |recording| recording.bytes);
-    let recording = recording(&api, session, bytes).await?;
+    let recording = recording(api, session, bytes).await?;
     let mut before = Vec::new();
     for note in log.known.note.iter().chain(&elsewhere) {
         let old = self::checkpoint(note, &key)?;

@@ -2,6 +2,6 @@
 
 mod hostile;
 mod quiet;
-mod rig;
+pub(crate) mod rig;
 mod same;
 mod ways;

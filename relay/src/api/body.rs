@@ -8,27 +8,32 @@ use belay_proto::api::MAX_BODY;
 use belay_proto::refusal::{Code, Refused};
 use serde::de::DeserializeOwned;
 
-use super::{Api, Caller, Failure, Peer};
+use super::{Api, Caller, Failure, Peer, gate};
 use crate::store::{Event, EventKind};
 
-/// A body read strictly.
+/// A body read strictly, from somebody who may send it once it is read.
 pub(super) struct Strict<T>(pub(super) T);
 
 impl<T: DeserializeOwned + Send> FromRequest<Arc<Api>> for Strict<T> {
     type Rejection = Failure;
 
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Failure> {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.address);
+        let peer = request.extensions().get::<Peer>().cloned();
         let caller = request.extensions().get::<Caller>().cloned();
+        let what = format!("{} {}", request.method(), request.uri().path());
         let read = read(request).await;
-        if let (Err(failure), Some(peer)) = (&read, peer) {
-            let event = match caller {
+        if let (Err(failure), Some(peer)) = (&read, &peer) {
+            let event = match &caller {
                 Some(caller) => caller.actor().event(EventKind::RequestRefused),
                 None => Event::new(EventKind::RequestRefused),
             };
-            api.strangers.record(peer, event.refused(failure.refused())).await;
+            api.strangers.record(peer.address, event.refused(failure.refused())).await;
         }
-        read.map(Self)
+        let read = read?;
+        if let (Some(caller), Some(peer)) = (caller, peer) {
+            gate::still(api, &peer, &caller, &what).await?;
+        }
+        Ok(Self(read))
     }
 }
 

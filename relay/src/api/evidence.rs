@@ -16,6 +16,7 @@ use belay_proto::ids::SessionId;
 use belay_proto::refusal::{Code, Refused};
 use belay_tunnel::clock;
 use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
 use super::body::Strict;
 use super::{Api, Caller, Failure};
@@ -97,9 +98,14 @@ pub(super) async fn bundle(
 /// How far the recording goes that is there now, all of it checked.
 async fn recorded(api: &Api, session: SessionId) -> Result<Option<Recorded>, Failure> {
     let (recordings, ca) = (Arc::clone(&api.recordings), api.authority.ca().clone());
+    let permit = Arc::clone(&api.walks).acquire_owned().await;
+    // Who waits no longer is read nothing for.
+    let stop = CancellationToken::new();
+    let _waits = stop.clone().drop_guard();
     let walked = spawn_blocking(move || {
+        let _permit = permit;
         let Some(mut walk) = Walk::begin(&recordings, session, &ca)? else { return Ok(None) };
-        while walk.next()?.is_some() {}
+        while !stop.is_cancelled() && walk.next()?.is_some() {}
         Ok::<_, WalkError>(walk.recorded())
     });
     let error = match walked.await {

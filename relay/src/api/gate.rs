@@ -46,6 +46,8 @@ pub struct Caller {
     /// Last second of their certificate.
     pub(super) expires: UnixTime,
     address: SocketAddr,
+    /// What they had to have the right to.
+    rights: &'static [AdminRight],
 }
 
 impl Caller {
@@ -103,23 +105,51 @@ async fn admit(api: &Api, need: Need, mut request: Request) -> Result<Request, F
             Ok(request)
         }
         Ok(None) => Ok(request),
-        Err(No::Stranger(failure)) => {
+        Err(no) => {
+            let what = format!("{} {}", request.method(), request.uri().path());
+            Err(recorded(api, &peer, no, &what).await)
+        }
+    }
+}
+
+/// Judges a caller anew whose request has been read: its body may have taken its time, and they may have lost
+/// their right meanwhile.
+pub(super) async fn still(
+    api: &Api,
+    peer: &Peer,
+    caller: &Caller,
+    what: &str,
+) -> Result<(), Failure> {
+    let judged = match person(api, peer, caller.rights).await {
+        Ok(caller) => entitled(caller),
+        Err(no) => Err(no),
+    };
+    match judged {
+        Ok(_) => Ok(()),
+        Err(no) => Err(recorded(api, peer, no, what).await),
+    }
+}
+
+/// The answer to who was not let through, once it is on record. `what`: what they asked for.
+async fn recorded(api: &Api, peer: &Peer, no: No, what: &str) -> Failure {
+    match no {
+        No::Stranger(failure) => {
             let event = Event::new(EventKind::RequestRefused).refused(failure.refused());
             api.strangers.record(peer.address, event).await;
-            Err(failure)
+            failure
         }
-        Err(No::Known(user, refused)) => {
+        No::Known(user, refused) => {
             let event = Event::new(EventKind::RequestRefused).user(user.id).refused(&refused);
             api.strangers.record(peer.address, event).await;
-            Err(refused.into())
+            refused.into()
         }
-        Err(No::Caller(caller, refused)) => {
-            let detail = format!(" for {} {}", request.method(), request.uri().path());
+        No::Caller(caller, refused) => {
+            let detail = format!("{} for {what}", refused.cause());
             let event = caller.actor().event(EventKind::RequestRefused);
-            let event = event.code(refused.code()).detail(&(refused.cause() + &detail));
+            let event = event.code(refused.code()).detail(&detail);
             match api.store.record(event).await {
-                Ok(()) => Err(refused.into()),
-                Err(error) => Err(Refused::from(&error).into()),
+                Ok(()) => refused.into(),
+                Err(error) => Refused::from(&error).into(),
             }
         }
     }
@@ -161,28 +191,29 @@ enum No {
 const LOG_IN: &str = "run: belay login";
 
 async fn authorise(api: &Api, peer: &Peer, need: Need) -> Result<Option<Caller>, No> {
-    let rights = match need {
+    let rights: &'static [AdminRight] = match need {
         Need::Nothing => return Ok(None),
         Need::Person => &[],
         Need::OneOf(rights) => rights,
     };
-    let caller = person(api, peer).await?;
-    let caller_no = |refused| No::Caller(Box::new(caller.clone()), refused);
+    let caller = person(api, peer, rights).await?;
     if let Err(error) = api.per_person.take(&caller.user.id) {
-        return Err(No::Known(Box::new(caller.user.clone()), Refused::from(&error)));
+        return Err(No::Known(Box::new(caller.user), Refused::from(&error)));
     }
-    if !rights.is_empty() && !rights.iter().any(|right| caller.may(*right)) {
-        return Err(caller_no(Refused::new(
-            Code::NotAllowed,
-            "none of your roles allows this",
-            "ask an administrator",
-        )));
+    entitled(caller).map(Some)
+}
+
+/// Whether they have one of the rights they need.
+fn entitled(caller: Caller) -> Result<Caller, No> {
+    if caller.rights.is_empty() || caller.rights.iter().any(|right| caller.may(*right)) {
+        return Ok(caller);
     }
-    Ok(Some(caller))
+    let (cause, remedy) = ("none of your roles allows this", "ask an administrator");
+    Err(No::Caller(Box::new(caller), Refused::new(Code::NotAllowed, cause, remedy)))
 }
 
 /// Who the certificate says it is, in good standing now.
-async fn person(api: &Api, peer: &Peer) -> Result<Caller, No> {
+async fn person(api: &Api, peer: &Peer, rights: &'static [AdminRight]) -> Result<Caller, No> {
     let stranger = |code, cause: &str, remedy| {
         let refused = Refused::new(code, cause, remedy);
         No::Stranger(Failure::with(StatusCode::UNAUTHORIZED, refused))
@@ -224,5 +255,5 @@ async fn person(api: &Api, peer: &Peer) -> Result<Caller, No> {
         let cause = "your account is disabled";
         return Err(refuse(Refused::new(Code::UserDisabled, cause, "ask an administrator")));
     }
-    Ok(Caller { user, expires: certificate.not_after, address: peer.address })
+    Ok(Caller { user, expires: certificate.not_after, address: peer.address, rights })
 }

@@ -33,6 +33,7 @@ use belay_proto::api::{EnrolAnswer, EnrolRequest, LoginAnswer, LoginRequest, Who
 use belay_proto::policy::AdminRight;
 use belay_tunnel::address::RelayAddress;
 use belay_tunnel::clock;
+use tokio::sync::Semaphore;
 
 use crate::audit::Strangers;
 use crate::ca::Authority;
@@ -58,6 +59,10 @@ const PER_PERSON: Allowance = Allowance::new(300, 1200);
 /// waits for a password hash and for the store.
 pub(crate) const REQUEST_WITHIN: Duration = Duration::from_secs(30);
 
+/// Each reads a recording of any length from its beginning, on a thread of those that everybody's work on the disk
+/// needs.
+const WALKS: usize = 2;
+
 /// What every handler works with.
 pub struct Api {
     pub(crate) store: Store,
@@ -72,6 +77,8 @@ pub struct Api {
     pub(crate) address: RelayAddress,
     per_person: Each<belay_proto::ids::UserId>,
     readings: Readings,
+    /// Recordings that are read whole for somebody, at a time.
+    pub(crate) walks: Arc<Semaphore>,
 }
 
 impl Api {
@@ -100,6 +107,7 @@ impl Api {
             address: config.address.clone(),
             per_person: Each::new(PER_PERSON),
             readings: Readings::default(),
+            walks: Arc::new(Semaphore::new(WALKS)),
         }))
     }
 }

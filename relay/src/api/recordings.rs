@@ -32,9 +32,7 @@ pub(super) async fn list(
     let standings = read(spawn_blocking(move || recordings.list()).await)?;
     let users = api.store.users().await.map_err(store)?;
     let users: BTreeMap<_, _> = users.into_iter().map(|user| (user.id, user.name)).collect();
-    let devices = api.store.devices().await.map_err(store)?;
-    let devices: BTreeMap<_, _> =
-        devices.into_iter().map(|device| (device.id, device.name)).collect();
+    let devices = api.store.device_names().await.map_err(store)?;
     let mut list = Vec::with_capacity(standings.len());
     for standing in standings {
         let session = api.store.session(standing.session).await.map_err(store)?;

@@ -172,11 +172,8 @@ struct Names {
 impl Names {
     async fn load(api: &Api) -> Result<Self, Refused> {
         let users = api.store.users().await.map_err(store)?;
-        let devices = api.store.devices().await.map_err(store)?;
-        Ok(Self {
-            users: users.into_iter().map(|user| (user.id, user.name)).collect(),
-            devices: devices.into_iter().map(|device| (device.id, device.name)).collect(),
-        })
+        let devices = api.store.device_names().await.map_err(store)?;
+        Ok(Self { users: users.into_iter().map(|user| (user.id, user.name)).collect(), devices })
     }
 
     fn show(&self, hold: HoldRecord) -> Hold {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Extension, State};
@@ -20,6 +21,9 @@ use super::body::Strict;
 use super::{Api, Caller, Failure};
 use crate::search::{Asked, Found, Hit, Sealed, SearchError};
 use crate::store::{EventKind, StoreError};
+
+/// Others have their turn by then, or the index is further.
+const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn search(
     State(api): State<Arc<Api>>,
@@ -67,7 +71,7 @@ fn refused(error: SearchError) -> Refused {
     let line = one_line(&error);
     match error {
         SearchError::NotYet | SearchError::Busy => {
-            Refused::new(Code::Busy, line, "try again in a moment")
+            Refused::new(Code::Busy, line, "try again in a moment").retry_after(AGAIN)
         }
         SearchError::Index(_) => {
             tracing::error!(error = line, "a search failed");
@@ -142,11 +146,8 @@ struct Names {
 impl Names {
     async fn of(api: &Api) -> Result<Self, Refused> {
         let users = api.store.users().await.map_err(store)?;
-        let devices = api.store.devices().await.map_err(store)?;
-        Ok(Self {
-            users: users.into_iter().map(|user| (user.id, user.name)).collect(),
-            devices: devices.into_iter().map(|device| (device.id, device.name)).collect(),
-        })
+        let devices = api.store.device_names().await.map_err(store)?;
+        Ok(Self { users: users.into_iter().map(|user| (user.id, user.name)).collect(), devices })
     }
 
     fn user(&self, id: Option<&[u8]>) -> Option<UserName> {

@@ -193,8 +193,7 @@ async fn device_names(
 ) -> Result<BTreeMap<DeviceId, DeviceName>, Failure> {
     let wanted: BTreeSet<_> = sessions.iter().map(|session| session.device).collect();
     if wanted.len() > ONE_BY_ONE {
-        let all = api.store.devices().await.map_err(store)?;
-        return Ok(all.into_iter().map(|device| (device.id, device.name)).collect());
+        return Ok(api.store.device_names().await.map_err(store)?);
     }
     let mut names = BTreeMap::new();
     for id in wanted {

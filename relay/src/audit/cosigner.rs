@@ -172,6 +172,8 @@ impl Cosigner {
                 0 => Vec::new(),
                 has if has == size => Vec::new(),
                 has if has > size => {
+                    // It is asked anew each time: who runs it may have mended it.
+                    self.has = 0;
                     return Err(CosignError::Ahead { theirs: has, ours: size });
                 }
                 has => store.log_consistency(has, size).await?.unwrap_or_default(),

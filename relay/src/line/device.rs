@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::admit::{AdmittedDevice, Control};
 use super::registry::{DeviceGuard, LiveDevice, Order};
 use super::renewal::{answer_renewal, renew_only_line};
-use super::{Shared, held, twin};
+use super::{Shared, held, revoke, twin};
 use crate::recordings::{Desk, receive};
 use crate::store::{LineDown, LineUp};
 
@@ -125,6 +125,8 @@ pub(super) async fn begin(
             "if it did not, another machine has its key: quarantine it",
         ));
     }
+    // A change of its standing that came before it was in the registry has not found it there.
+    revoke::judge_device(shared, record.id).await;
     tracing::info!(device = %record.name, id = %record.id, %peer, "line up");
     if known_as.as_deref() != Some(record.name.as_str()) {
         device.rename(record.name.clone());

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use belay_proto::ids::DeviceId;
+use belay_proto::ids::{DeviceId, UserId};
 use belay_proto::refusal::{Code, Refused};
 
 use crate::rate::{Allowance, Each};
@@ -15,19 +15,32 @@ const LINES: Allowance = Allowance::new(60, 30);
 /// Words about it in log and record.
 const REPORTS: Allowance = Allowance::new(1, 1);
 
-/// Counts every device's lines.
+/// Sessions that one person opens or takes up: each is a record. A thousand devices at once, and then a hundred a
+/// second.
+const OPENS: Allowance = Allowance::new(1000, 6000);
+
+/// Counts every device's lines, and what people open.
 pub struct Flapping {
     lines: Each<DeviceId>,
     reports: Each<DeviceId>,
+    opens: Each<UserId>,
 }
 
 impl Default for Flapping {
     fn default() -> Self {
-        Self { lines: Each::new(LINES), reports: Each::new(REPORTS) }
+        Self { lines: Each::new(LINES), reports: Each::new(REPORTS), opens: Each::new(OPENS) }
     }
 }
 
 impl Flapping {
+    /// Counts one more session that somebody opens or takes up.
+    ///
+    /// # Errors
+    /// When they are too many.
+    pub(super) fn open(&self, user: UserId) -> Result<(), Refused> {
+        self.opens.take(&user).map_err(|error| Refused::from(&error))
+    }
+
     /// Counts one more.
     ///
     /// # Errors

@@ -90,6 +90,16 @@ pub(super) async fn end(shared: &Shared, session: &SessionRecord, reason: &Refus
     close(Ending { session: session.id, passed: Passed::default(), why, event }, shared).await;
 }
 
+/// Ends the line of a device that may not have one any more.
+pub(super) async fn judge_device(shared: &Shared, id: DeviceId) {
+    match shared.store.device_by_id(id).await {
+        Ok(Some(record)) => drop(device_status(shared, id, record.status).await),
+        Ok(None) => {}
+        // It was good a moment ago, and is judged again with each session.
+        Err(error) => tracing::warn!(device = %id, %error, "cannot look at a device's standing"),
+    }
+}
+
 async fn device_status(shared: &Shared, id: DeviceId, status: DeviceStatus) -> Judged {
     let (code, cause) = match status {
         DeviceStatus::Active => return Judged::Wholly,

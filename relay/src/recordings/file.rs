@@ -360,7 +360,12 @@ pub(super) fn newest(dir: &Path, most: usize) -> io::Result<Vec<SessionId>> {
         if newest.len() >= most {
             break;
         }
-        for entry in fs::read_dir(day)? {
+        let entries = match fs::read_dir(day) {
+            // Its last recording was deleted just now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
             let path = entry?.path();
             let is_ours = path.extension().is_some_and(|extension| extension == SUFFIX);
             let session =

@@ -127,6 +127,13 @@ impl Recordings {
         !self.tails.contains_key(&session) && !file::path(&self.dir, session).exists()
     }
 
+    /// # Errors
+    /// [`KeepError::Full`], or that nobody can tell.
+    pub(crate) fn room_now(&self, session: SessionId) -> Result<(), KeepError> {
+        let free = free(&self.dir).map_err(|error| KeepError::Disk(session, error))?;
+        if free < FREE_MIN { Err(KeepError::Full) } else { Ok(()) }
+    }
+
     /// Keeps a segment of a session; returns once it is on the disk.
     ///
     /// # Errors
@@ -176,9 +183,7 @@ impl Recordings {
         segments: &[Vec<u8>],
     ) -> Result<Vec<Result<Kept, KeepError>>, KeepError> {
         let disk = |error| KeepError::Disk(session, error);
-        if free(&self.dir).map_err(disk)? < FREE_MIN {
-            return Err(KeepError::Full);
-        }
+        self.room_now(session)?;
         let tail = Arc::clone(&self.tails.entry(session).or_default());
         let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
         if self.leaving.contains(&session) {

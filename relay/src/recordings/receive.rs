@@ -18,7 +18,7 @@ use futures::future::join_all;
 use tokio::time::timeout;
 
 use super::{KeepError, Kept, Recordings, delete};
-use crate::store::{EventKind, SessionRecord, Store};
+use crate::store::{EventKind, SessionRecord, Store, StoreError};
 
 /// Recordings of one stream that are held in memory: twice as many as a device has sessions.
 const HELD: usize = 128;
@@ -180,6 +180,8 @@ async fn admit(
         return Ok(Admitted::Late(Box::new(record)));
     }
     if desk.recordings.is_new(session) {
+        // What has no room does not begin: each try would be one more record, on a disk that is full.
+        desk.recordings.room_now(session).map_err(|error| refusal(&error))?;
         let event = record.event(EventKind::RecordingStarted);
         desk.store.record(event).await.map_err(|error| Refused::from(&error))?;
     }
@@ -199,24 +201,35 @@ async fn settled(
     desk: &Desk,
     known: &mut BTreeSet<SessionId>,
 ) -> Result<u64, Refused> {
-    let kept = kept.map_err(|error| {
-        let line = belay_proto::error_line::one_line(&error);
-        match error {
-            KeepError::Chain(_) | KeepError::Foreign(_) => {
-                Refused::new(Code::BadRequest, line, "look at the device: its spool may be damaged")
-            }
-            KeepError::Leaving(_) => Refused::new(Code::Busy, line, "try again"),
-            KeepError::Full | KeepError::Disk(..) => {
-                Refused::new(Code::Store, line, "make room on the relay's disk")
-            }
-        }
-    })?;
+    let kept = kept.map_err(|error| refusal(&error))?;
     if let Some(end) = kept.end {
-        ended(session, &kept, end, desk).await?;
+        // Its device never heard of that, or wants the log to grow.
+        let is_known = kept.again
+            && desk.store.has_event(session, EventKind::RecordingEnded).await.map_err(store)?;
+        if !is_known {
+            ended(session, &kept, end, desk).await?;
+        }
         known.remove(&session);
         desk.recordings.let_go(session);
     }
     Ok(kept.number)
+}
+
+fn store(error: StoreError) -> Refused {
+    Refused::from(&error)
+}
+
+fn refusal(error: &KeepError) -> Refused {
+    let line = belay_proto::error_line::one_line(error);
+    match error {
+        KeepError::Chain(_) | KeepError::Foreign(_) => {
+            Refused::new(Code::BadRequest, line, "look at the device: its spool may be damaged")
+        }
+        KeepError::Leaving(_) => Refused::new(Code::Busy, line, "try again"),
+        KeepError::Full | KeepError::Disk(..) => {
+            Refused::new(Code::Store, line, "make room on the relay's disk")
+        }
+    }
 }
 
 /// A session of this very device.
@@ -227,8 +240,7 @@ async fn of_device(session: SessionId, desk: &Desk) -> Result<SessionRecord, Ref
         .ok_or_else(|| Refused::new(Code::BadRequest, "the session is none of this device's", ""))
 }
 
-/// The recording's end is recorded before it is acknowledged. A device that never heard so sends it
-/// again, and then it may stand twice.
+/// The recording's end is recorded before it is acknowledged.
 async fn ended(session: SessionId, kept: &Kept, end: End, desk: &Desk) -> Result<(), Refused> {
     let record = of_device(session, desk).await?;
     let head: String = kept.head.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -144,6 +144,22 @@ impl Store {
         fold(&rows)
     }
 
+    /// The names of all devices, of the decommissioned too: what they did is still to be told.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn device_names(&self) -> Result<BTreeMap<DeviceId, DeviceName>, StoreError> {
+        let rows = sqlx::query("SELECT id, name FROM devices")
+            .fetch_all(self.readers())
+            .await
+            .map_err(doing())?;
+        let named = |row| {
+            let name = parse(column(row, "name")?, "a device's name")?;
+            Ok((device_id(column(row, "id")?)?, name))
+        };
+        rows.iter().map(named).collect()
+    }
+
     /// Changes a device, named by id or name, and records it.
     ///
     /// # Errors

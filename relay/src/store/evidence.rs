@@ -17,7 +17,7 @@ use belay_proto::ids::SessionId;
 use super::log::newest;
 use super::rows::{column, count};
 use super::tree::read_tile;
-use super::{Store, StoreError};
+use super::{EventKind, Store, StoreError};
 
 /// A part of the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -163,6 +163,20 @@ impl Store {
             entries.push(LogProven { entry, hashes });
         }
         Ok(Some(LogSession { upto: if whole { size } else { last }, entries }))
+    }
+
+    /// Whether the log has an entry of this kind of a session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_event(&self, session: SessionId, kind: EventKind) -> Result<bool, StoreError> {
+        let found = sqlx::query("SELECT 1 FROM decisions WHERE session = $1 AND kind = $2 LIMIT 1")
+            .bind(session.as_bytes().as_slice())
+            .bind(kind.token())
+            .fetch_optional(self.readers())
+            .await
+            .map_err(StoreError::during("read the audit log"))?;
+        Ok(found.is_some())
     }
 
     /// The hashes of all leaves that name a session, in the log of `size` entries; `None` when there

@@ -125,6 +125,12 @@ async fn a_token_takes_in_as_many_as_it_says_and_labels_them() {
     assert_eq!(record.labels[&name("site")].as_str(), "oslo");
     assert_eq!(record.key_digest, [1; 32]);
     assert_eq!(f.store.devices().await.unwrap().len(), 2);
+    // What is put out of service is no device any more, but what it did is still told by its name.
+    f.change("pump", status(DeviceStatus::Decommissioned)).await.unwrap();
+    assert_eq!(f.store.devices().await.unwrap().len(), 1);
+    let names = f.store.device_names().await.unwrap();
+    assert_eq!(names.get(&a.id), Some(&a.name));
+    assert_eq!(names.len(), 2);
 }
 
 #[tokio::test]

@@ -1,16 +1,19 @@
 //! What an administrator does over the interface, and what an engineer sees of it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use belay_proto::api::{Device, DeviceStatus, EnrolAnswer, User, UserChanged};
+use std::time::Duration;
+
+use belay_proto::api::{Device, DeviceStatus, EnrolAnswer, User, UserChange, UserChanged};
 use belay_proto::policy::Role;
-use belay_relay::store::Change;
+use belay_relay::store::{Actor, Change};
 use belay_tunnel::clock;
 use belay_tunnel::pki::TlsKey;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::enrolment::request;
 use crate::routes::engineer_role;
-use crate::support::Relay;
+use crate::support::{Answer, Dialler, Relay, read_answer};
 
 async fn enrol(relay: &Relay, name: &str, site: &str) -> EnrolAnswer {
     let token = json!({"lives_s": 600, "uses": 1, "name": name, "labels": {"site": site}});
@@ -122,4 +125,57 @@ async fn a_token_outside_its_bounds_is_not_made() {
         assert_eq!((answer.status, answer.code().as_str()), (400, "bad-request"), "{bad}");
     }
     assert!(relay.decisions().await.iter().all(|d| d.kind != "token-created"));
+}
+
+/// The answer to a request whose second half comes when `meanwhile` is over.
+async fn slowly(
+    relay: &Relay,
+    who: &Dialler,
+    (path, body): (&str, &str),
+    meanwhile: impl AsyncFnOnce(),
+) -> Answer {
+    let mut stream = relay.connect(who).await.unwrap();
+    let length = body.len();
+    let head = format!(
+        "PATCH {path} HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+    );
+    let (first, second) = body.split_at(length / 2);
+    stream.write_all((head + first).as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+    // It has been let through by then, and waits for the rest.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    meanwhile().await;
+    stream.write_all(second.as_bytes()).await.unwrap();
+    read_answer(&mut stream).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_may_is_judged_when_their_request_is_there() {
+    let relay = Relay::start().await;
+    let id = relay.add_person("eve", vec![Role::Administrator]).await;
+    let eve = relay.person_at(id, "eve", clock::now());
+    let change = |change: UserChange| async {
+        let by = Actor::Machine;
+        relay.store.change_user("eve".parse().unwrap(), change, None, by).await.unwrap();
+    };
+    let back = ("/v1/users/eve", r#"{"disabled":false}"#);
+    let answer = slowly(&relay, &eve, back, async || {
+        change(UserChange { disabled: Some(true), ..UserChange::default() }).await;
+    })
+    .await;
+    assert_eq!((answer.status, answer.code().as_str()), (403, "user-disabled"), "{answer:?}");
+    assert!(relay.store.user(id).await.unwrap().unwrap().disabled, "she let herself in again");
+
+    change(UserChange { disabled: Some(false), ..UserChange::default() }).await;
+    let administrator =
+        UserChange { roles: Some(vec![Role::Administrator]), ..UserChange::default() };
+    let administrator = serde_json::to_string(&administrator).unwrap();
+    let answer = slowly(&relay, &eve, ("/v1/users/eve", &administrator), async || {
+        change(UserChange { roles: Some(vec![Role::Auditor]), ..UserChange::default() }).await;
+    })
+    .await;
+    assert_eq!((answer.status, answer.code().as_str()), (403, "not-allowed"), "{answer:?}");
+    assert_eq!(relay.store.user(id).await.unwrap().unwrap().roles, [Role::Auditor]);
+    assert_eq!(relay.last("request-refused").await.user, Some(id));
 }

@@ -35,6 +35,7 @@ impl Way {
         Self { send, answers: Messages::new(recv) }
     }
 
+    /// Brings one, and hears the answer.
     pub(crate) async fn bring(&mut self, signed: &[u8]) -> Uploaded {
         let upload = Upload { segment: Some(signed.to_vec().into()) };
         framed::write(&mut self.send, &upload).await.unwrap();
@@ -111,6 +112,13 @@ async fn what_a_device_brings_is_kept_once_over_lines_and_relays_and_on_record()
     assert_eq!((ends.len(), ends[0].number, ends[0].head), (1, 2, digest_of(&segments[2])));
     let standing = Recordings::open(site.data()).unwrap().standing(id).unwrap().unwrap();
     assert_eq!((standing.last, standing.end), (Some(2), Some(End::Whole)));
+
+    // However often a device brings it again: one end, one entry.
+    for signed in segments.iter().cycle().take(12) {
+        assert_eq!(way.bring(signed).await.number, Some(2));
+    }
+    let told = site.recorded(id, "recording-ended").await;
+    assert_eq!(told.iter().filter(|d| d.kind == "recording-ended").count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

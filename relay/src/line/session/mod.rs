@@ -112,6 +112,10 @@ async fn take(
     if let Some(login) = &open.login {
         event = event.login(login.clone());
     }
+    if let Err(refused) = shared.flapping.open(caller.user.id) {
+        shared.strangers.record(caller.address, event.refused(&refused)).await;
+        return Err(refused);
+    }
     let draining = shared.draining.is_cancelled().then(draining);
     let (outcome, recorded) = match (draining, &open.resume) {
         (Some(refused), _) => {

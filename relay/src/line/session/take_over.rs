@@ -37,14 +37,17 @@ pub(super) async fn take_over(
     judged(&session, shared).await?;
     let wait = Duration::from_secs(resume.wait_seconds.unwrap_or(0).into()).min(RESUME_WAIT);
     let deadline = Instant::now() + wait;
-    let (line, (to_device, from_device, opened)) = tokio::select! {
-        handed = handed_over(&mut session, deadline, caller, early, shared) => handed?,
+    let line = tokio::select! {
+        line = timeout_at(deadline, shared.registry.line_up(session.device)) => line.ok(),
         gone = to_client.stopped() => {
             tracing::debug!(session = %session.id, ?gone, "the client waits no longer");
             return Err(Refused::new(Code::Busy, "the client went away while it waited", ""));
         }
         () = shared.draining.cancelled() => return Err(draining()),
     };
+    // Bounded, and not broken off: whoever has the session now would lose it to nobody.
+    let handed = handed_over(&mut session, line, caller, early, shared).await?;
+    let (line, (to_device, from_device, opened)) = handed;
     // Asked after the record is there, and again below: a change that came before there is an
     // attachment has not looked at it, one that comes later does.
     let (_, record) = judged(&session, shared).await?;
@@ -65,17 +68,16 @@ pub(super) async fn take_over(
     Ok(Taken { session, guard, line, to_device, from_device, opened, again: true })
 }
 
-/// Waits for the device's line and has the device give the session a fresh stream.
+/// Has the device give the session a fresh stream. Without a line it is refused.
 async fn handed_over(
     session: &mut SessionRecord,
-    deadline: Instant,
+    line: Option<Arc<LiveDevice>>,
     caller: &Caller,
     early: &mut Early,
     shared: &Shared,
 ) -> Result<(Arc<LiveDevice>, Delivered), Refused> {
-    let line = timeout_at(deadline, shared.registry.line_up(session.device)).await;
     let (user, record) = judged(session, shared).await?;
-    let line = line.map_err(|_| judge::offline(&record))?;
+    let line = line.ok_or_else(|| judge::offline(&record))?;
     if !line.able.attaches {
         return Err(Refused::new(
             Code::DeviceRefused,

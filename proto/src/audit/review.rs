@@ -5,7 +5,8 @@
 //! does not, but fits the hashes, proves the hashes, and these say exactly which entries are not as
 //! they were. Where it fits neither, the hashes were rewritten as well; what is left is the numbers
 //! inside the entries and the last checkpoint that does fit: the place is somewhere between that one
-//! and the first that does not.
+//! and the first that does not. Where a later one fits all the same, the key itself signed another
+//! history than before.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -74,7 +75,7 @@ pub enum Finding {
         /// Entries there.
         signed: u64,
     },
-    /// A checkpoint from elsewhere is of another log with the same key.
+    /// A checkpoint, of this copy or from elsewhere, is of another log with the same key.
     OtherHistory {
         /// Its size.
         size: u64,
@@ -127,8 +128,8 @@ impl fmt::Display for Finding {
             ),
             Self::OtherHistory { size, agree } => write!(
                 f,
-                "the log was forked or rewritten: a checkpoint of {size} entries from elsewhere is \
-                 of another history; up to entry {agree} both are the same"
+                "the log was forked or rewritten: a signed checkpoint of {size} entries is of another \
+                 history; up to entry {agree} both are the same"
             ),
         }
     }
@@ -147,6 +148,13 @@ pub struct Report {
     pub checkpoint: Option<Checkpoint>,
     /// What is wrong; nothing when all is well.
     pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing is wrong, and a checkpoint proves every entry.
+    pub fn intact(&self) -> bool {
+        self.findings.is_empty() && self.checkpoint.is_some() && self.proven == self.entries
+    }
 }
 
 /// A review under way: give it everything, in the order it stands there, then [`Review::finish`].
@@ -242,28 +250,22 @@ impl Review {
         }
     }
 
-    /// The judgement.
+    /// The judgement. A checkpoint that the key signed and that does not fit is never without a finding.
     pub fn finish(mut self) -> Report {
         self.own.sort_by_key(|checkpoint| checkpoint.size);
         self.elsewhere.sort_by_key(|checkpoint| checkpoint.size);
         let sizes = self.own.iter().chain(&self.elsewhere).map(|one| one.size);
-        let roots = roots(&self.found, sizes.clone());
-        let fits = |one: &&Checkpoint| roots.get(&one.size) == Some(&one.root);
-        let last_good = self.own.iter().take_while(fits).last().cloned();
-        let bad = self.own.iter().find(|one| !fits(one)).cloned();
+        let found = Roots::of(&self.found, sizes.clone());
+        let (last_good, bad) = parted(&self.own, |one| found.fit(one));
         // Where the entries were touched, a checkpoint from elsewhere that agrees with what was signed
         // for them is of this history all the same.
-        let hashes =
-            if bad.is_some() { self::roots(&self.claimed, sizes) } else { BTreeMap::new() };
-        let signed_here =
-            |one: &Checkpoint| self.own.contains(one) || hashes.get(&one.size) == Some(&one.root);
-        let agreeing: Vec<Checkpoint> =
-            self.elsewhere.iter().filter(|one| signed_here(one)).cloned().collect();
-        let proven = last_good.as_ref().map_or(0, |one| one.size);
+        let claimed = bad.as_ref().map(|_| Roots::of(&self.claimed, sizes)).unwrap_or_default();
+        let (before, other) = parted(&self.elsewhere, |one| found.fit(one) || claimed.fit(one));
+        let proven = size_of(last_good.as_ref());
         let mut findings = std::mem::take(&mut self.findings);
         findings.extend(self.forks());
         match bad {
-            Some(bad) => findings.extend(self.differences(proven, &bad)),
+            Some(bad) => findings.extend(self.differences(proven, &bad, &found, &claimed)),
             None if self.own.is_empty() => findings.push(Finding::NothingSigned),
             None => {
                 if self.entries() > proven {
@@ -279,24 +281,13 @@ impl Review {
         {
             findings.push(Finding::Blank { first: first.max(self.may_be_pruned + 1), last });
         }
-        let mut agree = 0;
-        for one in &self.elsewhere {
-            if agreeing.contains(one) {
-                agree = one.size;
-                continue;
-            }
-            if one.size > self.entries() {
-                findings.push(Finding::Shorter { have: self.entries(), signed: one.size });
-                break;
-            }
-            if !fits(&one) {
-                findings.push(Finding::OtherHistory { size: one.size, agree });
-                break;
-            }
-            agree = one.size;
-        }
-        let (entries, pruned) = (self.entries(), self.pruned);
-        Report { entries, proven, pruned, checkpoint: last_good, findings }
+        let (have, agree) = (self.entries(), size_of(before.as_ref()));
+        let other = other.map(|one| match one.size {
+            signed if signed > have => Finding::Shorter { have, signed },
+            size => Finding::OtherHistory { size, agree },
+        });
+        findings.extend(other.filter(|other| !findings.contains(other)));
+        Report { entries: have, proven, pruned: self.pruned, checkpoint: last_good, findings }
     }
 
     /// Two checkpoints of one size that say different things.
@@ -307,15 +298,28 @@ impl Review {
         Some(Finding::Forked { size: fork.size })
     }
 
-    /// What was done, when the entries up to `good` fit and those up to `bad` do not.
-    fn differences(&mut self, good: u64, bad: &Checkpoint) -> Vec<Finding> {
-        let roots = roots(&self.claimed, self.own.iter().map(|one| one.size));
-        let mut proven = self.own.iter().filter(|one| roots.get(&one.size) == Some(&one.root));
-        if let Some(anchor) = proven.next_back().filter(|anchor| anchor.size >= bad.size) {
-            let length = usize::try_from(anchor.size).unwrap_or(usize::MAX);
+    /// What was done, when the entries up to `good` fit and those up to `bad` do not. Never nothing.
+    fn differences(
+        &mut self,
+        good: u64,
+        bad: &Checkpoint,
+        found: &Roots,
+        claimed: &Roots,
+    ) -> Vec<Finding> {
+        let anchor = size_of(self.own.iter().rfind(|one| claimed.fit(one)));
+        if anchor >= bad.size {
+            let length = usize::try_from(anchor).unwrap_or(usize::MAX);
             let signed = self.claimed.get(..length).unwrap_or(&self.claimed);
-            let differences = compare(&self.found, signed);
-            return differences.into_iter().map(Finding::Differs).collect();
+            let differences = compare(&self.found, signed).into_iter().map(Finding::Differs);
+            // The entries may be those of the anchor, and `bad` of what was there before them.
+            let (before, other) = parted(&self.own, |one| claimed.fit(one));
+            let agree = size_of(before.as_ref());
+            let other = other.map(|one| one.size).filter(|size| *size <= anchor);
+            let other = other.map(|size| Finding::OtherHistory { size, agree });
+            return differences.chain(other).collect();
+        }
+        if self.own.iter().any(|one| one.size > bad.size && found.fit(one)) {
+            return vec![Finding::OtherHistory { size: bad.size, agree: good }];
         }
         let mut findings = std::mem::take(&mut self.misnumbered);
         let have = self.entries();
@@ -329,16 +333,43 @@ impl Review {
     }
 }
 
-/// The roots over the first so many, for each of these sizes that there are enough for.
-fn roots(leaves: &[Digest], sizes: impl Iterator<Item = u64>) -> BTreeMap<u64, Digest> {
-    let mut roots: BTreeMap<u64, Digest> = sizes.map(|size| (size, empty_root())).collect();
-    let mut frontier = Frontier::default();
-    for leaf in leaves {
-        frontier.append(*leaf, |_, _| {});
-        if let Some(root) = roots.get_mut(&frontier.size()) {
-            *root = frontier.root();
-        }
-    }
-    roots.retain(|size, _| *size <= frontier.size());
-    roots
+/// Of checkpoints by their size: the last of those before any that does not fit, and that one.
+fn parted(
+    all: &[Checkpoint],
+    fits: impl Fn(&Checkpoint) -> bool,
+) -> (Option<Checkpoint>, Option<Checkpoint>) {
+    let bad = all.iter().position(|one| !fits(one)).unwrap_or(all.len());
+    (bad.checked_sub(1).and_then(|last| all.get(last)).cloned(), all.get(bad).cloned())
 }
+
+fn size_of(checkpoint: Option<&Checkpoint>) -> u64 {
+    checkpoint.map_or(0, |one| one.size)
+}
+
+/// The roots over the first so many leaves, by how many.
+#[derive(Default)]
+struct Roots(BTreeMap<u64, Digest>);
+
+impl Roots {
+    /// Of these leaves, for each of these sizes that there are enough for.
+    fn of(leaves: &[Digest], sizes: impl Iterator<Item = u64>) -> Self {
+        let mut roots: BTreeMap<u64, Digest> = sizes.map(|size| (size, empty_root())).collect();
+        let mut frontier = Frontier::default();
+        for leaf in leaves {
+            frontier.append(*leaf, |_, _| {});
+            if let Some(root) = roots.get_mut(&frontier.size()) {
+                *root = frontier.root();
+            }
+        }
+        roots.retain(|size, _| *size <= frontier.size());
+        Self(roots)
+    }
+
+    fn fit(&self, checkpoint: &Checkpoint) -> bool {
+        self.0.get(&checkpoint.size) == Some(&checkpoint.root)
+    }
+}
+
+#[cfg(test)]
+#[path = "review_tests.rs"]
+mod tests;

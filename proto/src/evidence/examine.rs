@@ -12,6 +12,7 @@ use crate::audit::{
     leaf_hash, seq_of, verify_consistency, verify_inclusion,
 };
 use crate::grant::VerifySignature;
+use crate::recording::Policy;
 
 /// What is known beforehand, and from elsewhere.
 #[derive(Debug, Clone, Default)]
@@ -96,8 +97,8 @@ pub fn examine<K: Keys>(
     if anchors.ca.is_some_and(|known| known != sha256(&bundle.ca)) {
         report.findings.push(Finding::OtherCa);
     }
-    grants(bundle, &manifest, keys, &mut report);
-    recorded(bundle, &manifest, keys, &mut report);
+    let policy = grants(bundle, &manifest, keys, &mut report);
+    recorded(bundle, &manifest, (keys, policy), &mut report);
     let of = |kind: &str| report.entries.iter().any(|entry| entry.kind == kind);
     // Where its entries have lost their text, nobody can tell.
     if of("session-opened") && !of("session-closed") && !of("session-refused") {
@@ -212,8 +213,9 @@ fn entries(
     }
 }
 
-/// The grants: those that are listed, each named by an entry, each of this session.
-fn grants<K: Keys>(bundle: &Bundle, manifest: &Manifest, keys: &K, report: &mut Report) {
+/// The grants: those that are listed, each named by an entry, each of this session. How they oblige the device to
+/// record it; the strictest counts.
+fn grants<K: Keys>(bundle: &Bundle, manifest: &Manifest, keys: &K, report: &mut Report) -> Policy {
     let digests: Vec<Digest> = bundle.grants.iter().map(|grant| sha256(grant)).collect();
     if Listed::of(&digests) != manifest.grants {
         report.findings.push(Finding::Grants);
@@ -223,7 +225,7 @@ fn grants<K: Keys>(bundle: &Bundle, manifest: &Manifest, keys: &K, report: &mut 
         .iter()
         .filter_map(|entry| Issued::of(entry).map(|one| (one.digest, (entry, one.key))))
         .collect();
-    let mut findings = Vec::new();
+    let (mut findings, mut obliged) = (Vec::new(), Vec::new());
     if issued.is_empty() && digests.is_empty() {
         report.remarks.push(Remark::NoGrant);
     }
@@ -243,16 +245,25 @@ fn grants<K: Keys>(bundle: &Bundle, manifest: &Manifest, keys: &K, report: &mut 
                 if grant.session == manifest.session
                     && entry.user == Some(grant.user)
                     && entry.device == Some(grant.device)
-                    && entry.login.as_deref() == Some(grant.login.as_str()) => {}
+                    && entry.login.as_deref() == Some(grant.login.as_str()) =>
+            {
+                obliged.extend(grant.obligations.unwrap_or_default());
+            }
             Ok(_) => findings.push(Finding::OtherGrant(number)),
             Err(why) => findings.push(Finding::BadGrant { number, why }),
         }
     }
     report.findings.append(&mut findings);
+    Policy::of(&obliged)
 }
 
 /// The recording, when there is one; else its tombstone, when there was one.
-fn recorded<K: Keys>(bundle: &Bundle, manifest: &Manifest, keys: &K, report: &mut Report) {
+fn recorded<K: Keys>(
+    bundle: &Bundle,
+    manifest: &Manifest,
+    (keys, policy): (&K, Policy),
+    report: &mut Report,
+) {
     let ends: Vec<Ended> = report.entries.iter().filter_map(Ended::of).collect();
     buried(&ends, report);
     let Some(listed) = manifest.recording else {
@@ -260,7 +271,7 @@ fn recorded<K: Keys>(bundle: &Bundle, manifest: &Manifest, keys: &K, report: &mu
             report.findings.push(Finding::RecordingPutIn);
         }
         if report.deleted.is_none() {
-            missing(&ends, report);
+            missing(&ends, policy, report);
         }
         return;
     };
@@ -298,7 +309,7 @@ fn buried(ends: &[Ended], report: &mut Report) {
 }
 
 /// There is no recording, and no tombstone: there must have been none.
-fn missing(ends: &[Ended], report: &mut Report) {
+fn missing(ends: &[Ended], policy: Policy, report: &mut Report) {
     let of = |kind: &str| report.entries.iter().find(|entry| entry.kind == kind);
     match (ends.last(), of("recording-started")) {
         (Some(end), _) => report.findings.push(Finding::RecordingMissing(end.number)),
@@ -307,6 +318,10 @@ fn missing(ends: &[Ended], report: &mut Report) {
         }
         // Its first segment may have been on its way.
         (None, Some(_)) => report.remarks.push(Remark::NoRecording),
+        // Nor did it begin, by the log; whoever wrote that may have turned it away.
+        (None, None) if policy != Policy::Off => {
+            report.remarks.push(Remark::NothingRecorded { required: policy == Policy::Required });
+        }
         (None, None) => {}
     }
 }

@@ -152,6 +152,13 @@ fn behind(after: u64) -> String {
     }
 }
 
+const fn obliged(required: bool) -> &'static str {
+    match required {
+        true => "by its grant the session had to be recorded wholly, or to end",
+        false => "by its grant the device was to record it as well as it could",
+    }
+}
+
 /// Nothing wrong, and worth knowing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Remark {
@@ -170,6 +177,16 @@ pub enum Remark {
     /// A recording was begun.
     #[error("a recording was begun, and the relay had none when the bundle was made")]
     NoRecording,
+    /// None was begun, and one was to be made.
+    #[error(
+        "there is no recording, and none was begun by the log, though {}; its device may hold it back, \
+         or have had no room: ask it, or look at its journal",
+        obliged(*required)
+    )]
+    NothingRecorded {
+        /// Wholly.
+        required: bool,
+    },
     /// It was deleted, and its device had more of it.
     #[error("its device brought more of the recording after it was deleted, which was not kept")]
     Late,

@@ -105,7 +105,7 @@ fn grant(of: SessionId) -> Vec<u8> {
         issued: UnixTime(1),
         open_by: UnixTime(2),
         ends: UnixTime(3),
-        obligations: None,
+        obligations: Some(vec!["record-required".into()]),
         resume: None,
         windows: None,
         anew: None,

@@ -84,6 +84,10 @@ fn one_that_is_not_there_and_was_not_deleted_is_missing() {
         assert!(findings.len() == 1 && findings[0].contains(says), "{findings:?}");
         assert_eq!(report.deleted, None);
     }
+    // The log has nothing of one, and the grant says that there must be: its relay may have turned it away.
+    let (never, findings) = said(&world(&[("session-closed", "")]));
+    let nothing = Remark::NothingRecorded { required: true };
+    assert_eq!((findings, never.remarks), (vec![], vec![nothing]));
     let (begun, findings) = said(&world(&[("recording-started", "")]));
     assert_eq!((findings, begun.remarks), (vec![], vec![Remark::NoRecording, Remark::Open]));
 }

@@ -27,7 +27,7 @@ pub(super) fn judged(
     key: &VerifierKey,
     witnesses: &Witnesses,
 ) -> Result<u8, Failure> {
-    let intact = report.findings.is_empty();
+    let intact = report.intact();
     let findings: Vec<String> = report.findings.iter().take(MOST).map(text).collect();
     if context.format == Format::Json {
         let checkpoint = report.checkpoint.as_ref();
@@ -159,7 +159,7 @@ pub(super) fn damaged_lines(
             Format::Json => output::note(what),
         }
     }
-    if !lines.is_empty() && report.findings.is_empty() {
+    if !lines.is_empty() && report.intact() {
         output::note("the entries themselves are as they were signed");
     }
     Ok(())

@@ -86,11 +86,12 @@ pub(super) async fn relay(
     } else {
         whole(&log, &newest, &mut witnesses, checkpoints).await?
     };
-    if report.findings.is_empty() {
+    if quick && report.findings.is_empty() {
         log.known.keep(&context.home, &newest.key, &newest.note)?;
-        if quick {
-            return show::consistent(context, &report, &witnesses);
-        }
+        return show::consistent(context, &report, &witnesses);
+    }
+    if report.intact() {
+        log.known.keep(&context.home, &newest.key, &newest.note)?;
     }
     show::judged(context, &report, &newest.key, &witnesses)
 }

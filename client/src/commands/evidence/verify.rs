@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use belay_proto::audit::{Digest, Entry, leaf_hash, seq_of};
-use belay_proto::evidence::{Anchors, Bundle, Remark, Report, examine, sha256};
+use belay_proto::evidence::{Anchors, Bundle, Manifest, Remark, Report, examine, sha256};
+use belay_proto::ids::SessionId;
 
 use super::keys::RealKeys;
 use super::{VerifyArgs, file, show};
@@ -82,17 +83,9 @@ fn against_log(
     let (Some(manifest), Some(key)) = (report.manifest.clone(), report.key.clone()) else {
         return Ok(());
     };
-    let mut own = BTreeMap::new();
-    let needle = format!("\"session\":\"{}\"", manifest.session);
-    let log = read_export(path, &key, &bundle.checkpoint, |line| {
-        let entry = line.contains(&needle).then(|| serde_json::from_str::<Entry>(line).ok());
-        if let Some(entry) = entry.flatten()
-            && entry.session == Some(manifest.session)
-            && entry.seq <= manifest.size
-        {
-            own.insert(entry.seq, leaf_hash(line.as_bytes()));
-        }
-    })?;
+    let mut sought = Sought::of(&manifest);
+    let log = read_export(path, &key, &bundle.checkpoint, |line| sought.hear(line))?;
+    let Sought { mut own, strange, .. } = sought;
     report.log = log.findings.iter().map(|finding| format!("the log: {finding}")).collect();
     for one in &bundle.entries {
         let seq = seq_of(&one.entry).unwrap_or(0);
@@ -106,5 +99,96 @@ fn against_log(
             .log
             .push(format!("the log: its entry {seq} is of this session, and not in the bundle"));
     }
+    report.log.extend(strange.iter().map(|seq| match seq {
+        Some(seq) => format!("the log: its entry {seq} is not in the form that entries have"),
+        None => "the log: a line in the place of an entry is none".to_owned(),
+    }));
     Ok(())
+}
+
+/// What a log that is gone through has of one session.
+struct Sought {
+    session: SessionId,
+    /// Entries of the log that the bundle is of.
+    size: u64,
+    /// The session's, by their number.
+    own: BTreeMap<u64, Digest>,
+    /// The numbers of lines that might hide which session they are of.
+    strange: Vec<Option<u64>>,
+}
+
+impl Sought {
+    fn of(manifest: &Manifest) -> Self {
+        let (own, strange) = (BTreeMap::new(), Vec::new());
+        Self { session: manifest.session, size: manifest.size, own, strange }
+    }
+
+    /// The next line. Each is read whole: JSON may name a session in more than one way.
+    fn hear(&mut self, line: &str) {
+        let entry = serde_json::from_str::<Entry>(line).ok();
+        if !entry.as_ref().is_some_and(|entry| has_the_form(line, entry)) {
+            self.strange.push(seq_of(line));
+        }
+        if let Some(entry) = entry
+            && entry.session == Some(self.session)
+            && entry.seq <= self.size
+        {
+            self.own.insert(entry.seq, leaf_hash(line.as_bytes()));
+        }
+    }
+}
+
+/// Whether the line is the entry in the one form there is. Members that are not known here may stand behind
+/// the last.
+fn has_the_form(line: &str, entry: &Entry) -> bool {
+    let known = entry.encode();
+    let rest = known.strip_suffix('}').and_then(|known| line.strip_prefix(known));
+    rest.is_some_and(|rest| rest == "}" || rest.starts_with(",\""))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::collections::BTreeMap;
+
+    use super::Sought;
+
+    const SESSION: &str = "0197a3c2-9c52-7ee3-9f20-5b4c3d6e7f82";
+
+    #[test]
+    fn an_entry_of_the_session_is_found_however_it_is_written() {
+        let line = format!(
+            r#"{{"seq":7,"at":1795716000,"kind":"session-opened","session":"{SESSION}","detail":"a \"b\""}}"#
+        );
+        let heard = |line: &str| {
+            let (own, strange) = (BTreeMap::new(), Vec::new());
+            let mut sought = Sought { session: SESSION.parse().unwrap(), size: 9, own, strange };
+            sought.hear(line);
+            (sought.own.into_keys().collect::<Vec<_>>(), sought.strange)
+        };
+        assert_eq!(heard(&line), (vec![7], vec![]));
+        let later = line.replace("\"}", "\",\"new\":[1, {}]}");
+        assert_eq!(heard(&later), (vec![7], vec![]), "{later}");
+        let beyond = line.replace("\"seq\":7", "\"seq\":10");
+        assert_eq!(heard(&beyond), (vec![], vec![]));
+        let another = line.replace("7f82", "7f83");
+        assert_eq!(heard(&another), (vec![], vec![]));
+
+        for (from, to) in [
+            ("\"session\":", "\"session\": "),
+            ("\"session\":\"0", "\"session\":\"\\u0030"),
+            ("\"session\"", "\"s\\u0065ssion\""),
+            ("7ee3", "7EE3"),
+        ] {
+            let hidden = line.replace(from, to);
+            assert_ne!(hidden, line);
+            assert_eq!(heard(&hidden), (vec![7], vec![Some(7)]), "{hidden}");
+        }
+        let twice = line.replace("\"session\"", "\"session\":null,\"session\"");
+        assert_eq!(heard(&twice), (vec![], vec![Some(7)]));
+        assert_eq!(heard(&line.replace("}", "")), (vec![], vec![Some(7)]));
+        assert_eq!(heard(""), (vec![], vec![None]));
+        let elsewhere = another.replace("\"}", &format!("\",\"session\":\"{SESSION}\"}}"));
+        assert_eq!(heard(&elsewhere), (vec![], vec![Some(7)]));
+    }
 }

@@ -10,6 +10,7 @@
 mod cast;
 pub(super) mod draw;
 pub(super) mod logged;
+mod marks;
 pub(super) mod open;
 pub(super) mod player;
 pub(super) mod proof;

@@ -7,6 +7,7 @@ use avt::Terminal;
 use crossterm::event::{Event as Input, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, poll, read};
 
 use super::draw::{rows, usable};
+use super::marks::marks;
 use super::track::{Event, Track, resized};
 use crate::failure::Failure;
 use crate::output::{self, write_failure};
@@ -20,11 +21,16 @@ const STEP: Duration = Duration::from_secs(5);
 /// See [`STEP`].
 const STRIDE: Duration = Duration::from_secs(60);
 
+/// Whoever goes back to a mark goes on from here: within it, to the one before.
+const JUST_SHOWN: Duration = Duration::from_secs(1);
+
 /// A track with its pauses cut, and how far it was played.
 pub(super) struct Reel<'a> {
     track: &'a Track,
     /// When each event is shown.
     times: Vec<Duration>,
+    /// When those are that one jumps to.
+    marks: Vec<Duration>,
     terminal: Terminal,
     next: usize,
     pub(super) at: Duration,
@@ -40,9 +46,11 @@ impl<'a> Reel<'a> {
             at += longest.map_or(pause, |longest| pause.min(longest));
             at
         });
-        let times = times.collect();
+        let times: Vec<Duration> = times.collect();
+        let marks = marks(track).into_iter().filter_map(|number| times.get(number).copied());
+        let marks = marks.collect();
         let terminal = blank(track)?;
-        Ok(Self { track, times, terminal, next: 0, at: Duration::ZERO })
+        Ok(Self { track, times, marks, terminal, next: 0, at: Duration::ZERO })
     }
 
     fn length(&self) -> Duration {
@@ -85,11 +93,17 @@ impl<'a> Reel<'a> {
         self.seek(to.min(last))
     }
 
-    /// When the next mark is, or the end.
-    fn next_mark(&self) -> Duration {
-        let later = self.track.events.iter().zip(&self.times).skip(self.next);
-        let mark = later.into_iter().find(|(event, _)| event.code == 'm');
-        mark.map_or(self.length(), |(_, at)| *at)
+    /// When the next command or mark is, or the end.
+    pub(super) fn next_mark(&self) -> Duration {
+        let next = self.marks.iter().find(|mark| **mark > self.at);
+        next.copied().unwrap_or_else(|| self.length())
+    }
+
+    /// When the one before was, or the beginning.
+    pub(super) fn last_mark(&self) -> Duration {
+        let before = self.at.saturating_sub(JUST_SHOWN);
+        let last = self.marks.iter().rev().find(|mark| **mark < before);
+        last.copied().unwrap_or_default()
     }
 
     pub(super) fn rows(&self, size: (usize, usize)) -> Vec<String> {
@@ -167,6 +181,7 @@ enum Wish {
     Back(Duration),
     On(Duration),
     Mark,
+    MarkBefore,
     Event,
     Faster,
     Slower,
@@ -185,6 +200,7 @@ fn wish(key: KeyEvent) -> Option<Wish> {
         KeyCode::Left => Some(Wish::Back(far)),
         KeyCode::Right => Some(Wish::On(far)),
         KeyCode::Char(']') => Some(Wish::Mark),
+        KeyCode::Char('[') => Some(Wish::MarkBefore),
         KeyCode::Char('.') => Some(Wish::Event),
         KeyCode::Char('+' | '=') => Some(Wish::Faster),
         KeyCode::Char('-') => Some(Wish::Slower),
@@ -236,6 +252,7 @@ pub(super) fn play(
             Some(Wish::Back(far)) => reel.seek(reel.at.saturating_sub(far))?,
             Some(Wish::On(far)) => reel.seek(reel.at + far)?,
             Some(Wish::Mark) => reel.seek(reel.next_mark())?,
+            Some(Wish::MarkBefore) => reel.seek(reel.last_mark())?,
             Some(Wish::Event) => {
                 paused = true;
                 reel.seek(reel.due().unwrap_or(reel.at))?;
@@ -257,7 +274,7 @@ fn status(reel: &Reel<'_>, paused: bool, speed: f64, columns: usize) -> String {
         (false, false) => "playing",
     };
     let text = format!(
-        " {} / {}  {state}  x{speed}  space pauses, arrows seek, ] next mark, q quits ",
+        " {} / {}  {state}  x{speed}  space pauses, arrows seek, [ ] command, q quits ",
         clock(reel.at),
         clock(reel.length()),
     );

@@ -250,6 +250,47 @@ fn a_reel_goes_on_and_back_and_cuts_pauses() {
     assert!(shows(&reel, "$ ") && !shows(&reel, "ls"));
 }
 
+/// Where `]` stops from the beginning, and `[` from the end, in milliseconds.
+fn stops(all: &[(u64, Code, &str)]) -> (Vec<u128>, Vec<u128>) {
+    let tracks = deployment().read(&[(1, header(1, "terminal", None) + &events(all))]);
+    let mut reel = player::Reel::new(&tracks[0], None).unwrap();
+    let (mut on, mut back) = (Vec::new(), Vec::new());
+    while on.last() != Some(&reel.next_mark().as_millis()) {
+        reel.seek(reel.next_mark()).unwrap();
+        on.push(reel.at.as_millis());
+    }
+    while reel.at != Duration::ZERO {
+        reel.seek(reel.last_mark()).unwrap();
+        back.push(reel.at.as_millis());
+    }
+    (on, back)
+}
+
+#[test]
+fn one_jumps_to_commands_and_marks() {
+    let prompt = "\u{1b}]133;D;0\u{7}\u{1b}]133;A\u{7}$ \u{1b}]133;B\u{7}";
+    let marked = stops(&[
+        (0, Code::Output, prompt),
+        (2_000, Code::Output, "ls"),
+        (2_000, Code::Output, "\r\n\u{1b}]133;C\u{7}a b\r\n"),
+        (100, Code::Output, prompt),
+        // Cut in two by the way it was read; what was typed counts where no shell says anything.
+        (5_000, Code::Input, "id\r"),
+        (500, Code::Output, "\r\n\u{1b}]13"),
+        (500, Code::Output, "3;C\u{7}uid=0\r\n"),
+        (2_000, Code::Marker, "here"),
+        (5_000, Code::Output, "bye"),
+    ]);
+    assert_eq!(marked, (vec![4_000, 10_100, 12_100, 17_100], vec![12_100, 10_100, 4_000, 0]));
+    let typed = stops(&[
+        (0, Code::Output, "$ "),
+        (3_000, Code::Input, "l"),
+        (500, Code::Input, "s\r"),
+        (9_000, Code::Output, "bye"),
+    ]);
+    assert_eq!(typed, (vec![3_500, 12_500], vec![3_500, 0]));
+}
+
 #[test]
 fn nothing_a_device_recorded_acts_on_this_terminal() {
     let hostile = "\u{1b}]0;title\u{7}\u{1b}]52;c;cm0gLXJm\u{7}\u{1b}]8;;http://x\u{1b}\\link\u{1b}]8;;\u{1b}\\\

@@ -49,6 +49,8 @@ mod keep;
 mod lab;
 #[path = "all/live.rs"]
 mod live;
+#[path = "all/no_room.rs"]
+mod no_room;
 #[path = "all/quickstart.rs"]
 mod quickstart;
 #[path = "all/recording.rs"]

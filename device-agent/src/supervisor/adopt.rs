@@ -60,10 +60,10 @@ async fn adopt(agent: Arc<Agent>, record: Record) {
 
 /// Nobody is behind the door, or nobody who answers.
 fn clear(agent: &Agent, record: &Record, error: &DoorError) {
-    let (session, process) = (record.session, record.process);
+    let (session, process, reason) = (record.session, record.process, reason(error));
     tracing::warn!(
-        %session, user = %record.user_name, login = %record.login, error = one_line(error),
-        "session ended while no agent ran"
+        %session, user = %record.user_name, login = %record.login, error = one_line(error), reason,
+        "session not taken over"
     );
     if !error.is_gone()
         && let Err(error) = process.kill()
@@ -71,5 +71,33 @@ fn clear(agent: &Agent, record: &Record, error: &DoorError) {
         tracing::error!(%session, pid = process.pid(), %error, "a worker cannot be killed");
     }
     Terminals::new(record).close();
-    agent.sessions.remove(session, "it ended while no agent ran".to_owned());
+    agent.sessions.remove(session, reason.to_owned());
+}
+
+/// Why a session is over that could not be taken over.
+const fn reason(error: &DoorError) -> &'static str {
+    match error {
+        DoorError::Gone(_) => "it ended while no agent ran",
+        DoorError::Silent => "its worker did not answer the restarted agent, and was killed",
+        DoorError::Connect(_) | DoorError::Answer(_) => {
+            "the restarted agent could not take its worker over, and killed it"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_worker_that_was_killed_is_not_said_to_have_ended_by_itself() {
+        let gone = DoorError::Gone(io::ErrorKind::NotFound.into());
+        assert_eq!(reason(&gone), "it ended while no agent ran");
+        let connect = DoorError::Connect(io::ErrorKind::PermissionDenied.into());
+        for error in [DoorError::Silent, connect] {
+            assert!(reason(&error).contains("kill"), "{error}");
+        }
+    }
 }

@@ -59,16 +59,23 @@ pub(super) async fn keep(agent: Arc<Agent>, kept: Kept) {
     let failed = Some("the agent failed at keeping it".to_owned());
     let mut place = Place { agent: Arc::clone(&agent), session, reason: failed };
     let mut terminals = Terminals::new(&record);
-    let mut told_to_end = false;
+    let mut close = Close::default();
     let mut deadline = None;
-    let mut reason = None;
+    let mut is_failing = false;
     loop {
         tokio::select! {
             event = control.next() => match event {
                 Ok(Some(event)) => {
                     tell(&record, &event);
                     if let WorkerEvent::Recorded(recorded) = event {
+                        let bytes = recorded.payload.len();
                         keep_recorded(&agent, &held, &record, recorded).await;
+                        // The worker has not heard that it is kept, and makes no more than a few.
+                        tokio::select! {
+                            () = until_taken(&agent, session, bytes) => {}
+                            _ = held.ending(), if close.told.is_none() => {}
+                            () = agent.stop.cancelled() => {}
+                        }
                         continue;
                     }
                     if note_terminals(&event, &mut terminals, &mut record)
@@ -77,7 +84,7 @@ pub(super) async fn keep(agent: Arc<Agent>, kept: Kept) {
                         tracing::warn!(%session, %error, "a session's record cannot be written");
                     }
                     if let WorkerEvent::Ended { reason: why } = event {
-                        reason = Some(why);
+                        close.said = Some(why);
                     }
                 }
                 Ok(None) => break,
@@ -86,10 +93,14 @@ pub(super) async fn keep(agent: Arc<Agent>, kept: Kept) {
                     break;
                 }
             },
-            why = held.ending(), if !told_to_end => {
+            why = failing(&agent, session), if !is_failing => {
+                is_failing = true;
+                recording_fails(&held, &record, &why);
+            }
+            why = held.ending(), if close.told.is_none() => {
                 tracing::info!(%session, reason = why, "ending a session");
-                told_to_end = true;
                 control.end(&why);
+                close.told = Some(why);
                 deadline = Some(Instant::now() + ENDS_WITHIN);
             }
             () = async {
@@ -99,6 +110,7 @@ pub(super) async fn keep(agent: Arc<Agent>, kept: Kept) {
                 }
             } => {
                 deadline = None;
+                close.killed = true;
                 tracing::warn!(%session, pid = record.process.pid(), "killing a worker that does not end");
                 kill(session, record.process);
             }
@@ -111,27 +123,71 @@ pub(super) async fn keep(agent: Arc<Agent>, kept: Kept) {
     let status = gone(session, record.process, child).await;
     agent.cut_recording(session).await;
     terminals.close();
-    let reason = reason.unwrap_or_else(|| format!("the worker ended by itself{status}"));
+    let reason = close.reason(&status);
     tracing::info!(%session, user = %record.user_name, login = %record.login, reason, "session closed");
     place.reason = Some(reason);
 }
 
-/// Into the spool. A recording that must be whole ends its session when it cannot be kept.
+/// How a session came to its end.
+#[derive(Default)]
+struct Close {
+    /// What its worker was told.
+    told: Option<String>,
+    /// What the worker said last.
+    said: Option<String>,
+    /// It did not end in time.
+    killed: bool,
+}
+
+impl Close {
+    /// For the relay. `status` is how the process ended, where that is known.
+    fn reason(self, status: &str) -> String {
+        match self {
+            Self { said: Some(said), .. } => said,
+            Self { told: Some(told), killed: true, .. } => {
+                format!("{told} (the worker did not end, and was killed)")
+            }
+            Self { told: Some(told), .. } => told,
+            Self { .. } => format!("the worker ended by itself{status}"),
+        }
+    }
+}
+
+/// Into the spool.
 async fn keep_recorded(agent: &Agent, held: &Held, record: &Record, recorded: Recorded) {
     let session = record.session;
     let Some(spool) = agent.spool.clone() else { return };
     let kept = spawn_blocking(move || spool.append(session, &recorded)).await;
-    let error = match kept {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => one_line(&error),
-        Err(error) => error.to_string(),
-    };
+    match kept {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => recording_fails(held, record, &one_line(&error)),
+        Err(error) => recording_fails(held, record, &error.to_string()),
+    }
+}
+
+/// A recording that must be whole ends its session when it cannot be kept.
+fn recording_fails(held: &Held, record: &Record, error: &str) {
     let required = Policy::of(&record.obligations) == Policy::Required;
     if required {
         held.end(&format!("the session must be recorded, and cannot be: {error}"));
     }
     if held.recording_fails() {
-        tracing::error!(%session, required, error, "a recording has a gap");
+        tracing::error!(session = %record.session, required, error, "a recording has a gap");
+    }
+}
+
+/// Waits for the relay where the session records more than it takes.
+async fn until_taken(agent: &Agent, session: SessionId, bytes: usize) {
+    if let Some(spool) = &agent.spool {
+        spool.until_taken(session, bytes).await;
+    }
+}
+
+/// Returns when the disk fails at the session's recording.
+async fn failing(agent: &Agent, session: SessionId) -> String {
+    match &agent.spool {
+        Some(spool) => format!("the disk fails: {}", spool.failing(session).await),
+        None => std::future::pending().await,
     }
 }
 
@@ -173,5 +229,24 @@ async fn gone(session: SessionId, process: ProcessId, child: Option<Child>) -> S
 fn kill(session: SessionId, process: ProcessId) {
     if let Err(error) = process.kill() {
         tracing::error!(%session, pid = process.pid(), %error, "a worker cannot be killed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reason(told: Option<&str>, said: Option<&str>, killed: bool) -> String {
+        let (told, said) = (told.map(str::to_owned), said.map(str::to_owned));
+        Close { told, said, killed }.reason(" (signal: 9)")
+    }
+
+    #[test]
+    fn a_session_that_was_told_to_end_ended_for_that_reason() {
+        assert_eq!(reason(Some("revoked"), Some("revoked: bye"), false), "revoked: bye");
+        assert_eq!(reason(Some("revoked"), None, false), "revoked");
+        let killed = reason(Some("revoked"), None, true);
+        assert!(killed.starts_with("revoked") && killed.contains("killed"), "{killed}");
+        assert_eq!(reason(None, None, false), "the worker ended by itself (signal: 9)");
     }
 }

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use belay_tunnel::carrier::{Carrier, CarrierError, RecvHalf, SendHalf};
 use belay_tunnel::framed::{self, MessageError, Messages};
 use tokio::time::sleep;
 
-use super::spool::{Offer, Spool};
+use super::spool::{Offer, Spool, Uploading};
 
 /// Bytes on the way at once: 1 MB/s at 120 ms.
 const UNANSWERED_BYTES: usize = 128 * 1024;
@@ -31,8 +30,6 @@ enum UploadError {
     Line(#[from] CarrierError),
     #[error("the stream for recordings broke")]
     Stream(#[from] MessageError),
-    #[error("the spool of recordings cannot be read")]
-    Spool(#[from] io::Error),
     #[error("the relay takes no recordings now: {0}")]
     Later(Refused),
     #[error("the relay answered what was not asked")]
@@ -57,14 +54,15 @@ pub(super) async fn upload(carrier: Carrier, spool: Arc<Spool>) {
 async fn over_one_stream(carrier: &Carrier, spool: &Spool) -> Result<Infallible, UploadError> {
     // Nothing is opened for nothing.
     let (sent, mut offers) = (BTreeMap::new(), spool.offers());
-    while spool.offer(&sent, None)?.is_none() {
+    while spool.offer(&sent, None).is_none() {
         if offers.changed().await.is_err() {
             return std::future::pending().await;
         }
     }
     let (mut send, recv) = carrier.open().await?;
     framed::write(&mut send, &Opening { kind: Some(stream::RECORDINGS.to_owned()) }).await?;
-    let way = Way { send, answers: Messages::new(recv), sent, on_the_way: VecDeque::new(), spool };
+    let (answers, on_the_way) = (Messages::new(recv), VecDeque::new());
+    let way = Way { send, answers, sent, on_the_way, spool, taking: None };
     way.go().await
 }
 
@@ -75,6 +73,8 @@ struct Way<'a> {
     sent: BTreeMap<SessionId, u64>,
     on_the_way: VecDeque<(SessionId, usize)>,
     spool: &'a Spool,
+    /// Once the relay has taken something. One that takes nothing is waited for by nobody.
+    taking: Option<Uploading<'a>>,
 }
 
 impl Way<'_> {
@@ -84,7 +84,7 @@ impl Way<'_> {
             offers.mark_unchanged();
             let bytes: usize = self.on_the_way.iter().map(|(_, bytes)| bytes).sum();
             let room = self.on_the_way.len() < UNANSWERED && bytes < UNANSWERED_BYTES;
-            if room && let Some(offer) = self.spool.offer(&self.sent, last)? {
+            if room && let Some(offer) = self.spool.offer(&self.sent, last) {
                 last = Some(offer.session);
                 self.send(offer).await?;
                 continue;
@@ -118,16 +118,26 @@ impl Way<'_> {
             }
             Uploaded { refused: Some(refused), .. } => {
                 tracing::error!(%session, %refused, "the relay does not take a recording");
-                Ok(self.spool.reject(session)?)
+                removed(session, self.spool.reject(session));
+                Ok(())
             }
             Uploaded { number: Some(number), .. } => {
+                self.taking.get_or_insert_with(|| self.spool.uploading());
                 // One that has more already needs no more than what follows that.
                 let next = self.sent.entry(session).or_default();
                 *next = (*next).max(number.saturating_add(1));
-                Ok(self.spool.taken(session, number)?)
+                removed(session, self.spool.taken(session, number));
+                Ok(())
             }
             Uploaded { number: None, refused: None, .. } => Err(UploadError::Nonsense),
         }
+    }
+}
+
+/// A file that stays is brought to the relay once more after the next start, and stops nothing.
+fn removed(session: SessionId, removed: std::io::Result<()>) {
+    if let Err(error) = removed {
+        tracing::error!(%session, %error, "a recording's file cannot be removed");
     }
 }
 

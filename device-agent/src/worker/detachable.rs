@@ -5,6 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::Context;
+use belay_proto::error_line::one_line;
+use belay_proto::recording::Policy;
 use belay_proto::wire::open::ResumeWindows;
 use belay_tunnel::stream::Attacher;
 use nix::unistd::Uid;
@@ -51,6 +53,7 @@ pub(super) async fn serve(mut session: Session, moorings: Moorings) -> anyhow::R
         Input::Recorded => Recorder::with_input(session.recording),
         Input::Unrecorded => Recorder::new(session.recording),
     };
+    let required = session.recording == Policy::Required;
     let permits = Permits::new();
     let scribe = Scribe::new(&recorder, permits.clone(), session.sealer.take());
     let events = Events::new(sender, recorder.clone());
@@ -90,8 +93,17 @@ pub(super) async fn serve(mut session: Session, moorings: Moorings) -> anyhow::R
                     never = dock.serve() => match never {},
                     // Not before the last event, which is ours to send.
                     () = &mut tell => anyhow::bail!("the events have no way out"),
-                    // Only where nothing is recorded.
-                    () = &mut scribing, if !written => written = true,
+                    // Only where nothing is recorded, or no more of it can be.
+                    wrote = &mut scribing, if !written => {
+                        written = true;
+                        if let Err(stopped) = wrote {
+                            let error = one_line(&stopped);
+                            tracing::error!(error, required, "the recording stops");
+                            if required {
+                                harbour.end.send_replace(Some(UNRECORDED.to_owned()));
+                            }
+                        }
+                    }
                 }
             }
         };
@@ -100,8 +112,15 @@ pub(super) async fn serve(mut session: Session, moorings: Moorings) -> anyhow::R
         recorder.end(&end.reason);
         let last_words = async {
             // The end of the recording comes before the end of the session.
-            if !written && timeout(RECORD_LAST, &mut scribing).await.is_err() {
-                tracing::warn!("the recording's end was not taken");
+            if !written {
+                match timeout(RECORD_LAST, &mut scribing).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(stopped)) => {
+                        let error = one_line(&stopped);
+                        tracing::error!(error, "the recording has no end");
+                    }
+                    Err(_) => tracing::warn!("the recording's end was not taken"),
+                }
             }
             let ended = WorkerEvent::Ended { reason: end.reason.clone() };
             if let Err(denied) = events.send(ended).await {
@@ -223,6 +242,9 @@ impl Connections {
         }
     }
 }
+
+/// What a client is told whose session has to be recorded.
+const UNRECORDED: &str = "the session must be recorded, and its recording cannot go on";
 
 /// What a client is told whose session another client has.
 const TAKEN: &str = "the session was taken over by another client; belay attach takes it back";

@@ -128,6 +128,14 @@ pub const RECORD_UNHEARD: usize = 2;
 /// How long the last segments may take to be taken when a session ends.
 pub const RECORD_LAST: Duration = Duration::from_secs(5);
 
+/// How long the file server may take to tell of the files that a client left open, once it has all its
+/// input. Shorter than [`FAREWELL`], which it is part of.
+pub const LAST_FACTS: Duration = Duration::from_millis(1500);
+
+/// How long a program whose client closed its channel may take nothing of what is left for it, before
+/// that is thrown away: a disk that stalls is back by then.
+pub const TAIL_IDLE_MAX: Duration = Duration::from_secs(10);
+
 /// Lines kept of what scrolled off a terminal, for a client that attaches: at 80 columns 1.3 MB.
 pub const SCROLLBACK: usize = 1_000;
 

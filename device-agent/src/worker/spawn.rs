@@ -86,6 +86,8 @@ pub async fn spawn_joining(
         .arg("worker")
         .env_clear()
         .env(SUPERVISED, "1")
+        // Memory is taken from one pool, not from one of each thread's (mallopt(3), `M_ARENA_MAX`).
+        .env("MALLOC_ARENA_MAX", "1")
         .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(door)))
         .stdout(Stdio::from(OwnedFd::from(their_control)))

@@ -43,6 +43,7 @@ pub(crate) fn certificate(from: i64, until: i64) -> Certificate {
     builder.valid_principal("ada").unwrap();
     builder.key_id("ada@laptop").unwrap();
     builder.extension("permit-pty", "").unwrap();
+    builder.extension("permit-port-forwarding", "").unwrap();
     builder.sign(&key(CA)).unwrap()
 }
 

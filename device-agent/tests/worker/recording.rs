@@ -1,12 +1,17 @@
 //! What a worker tells of a session that is to be recorded.
 
-use belay_agent::worker::{Recorded, WorkerEvent, WorkerOrder};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use belay_agent::worker::{ChannelKind, Recorded, WorkerEvent, WorkerOrder};
 use belay_tunnel::recording::unpack_payload;
-use russh::ChannelMsg;
+use russh::client::Msg;
+use russh::{Channel, ChannelMsg};
 use tokio::time::timeout;
 
-use crate::far_end::{Device, Laptop, exec, order, output};
-use crate::rig::{PATIENCE, have};
+use crate::far_end::{Device, Laptop, Trusting, exec, order, output};
+use crate::rig::{AGENT, PATIENCE, have};
 
 fn recorded_order() -> WorkerOrder {
     WorkerOrder { obligations: vec!["record".into()], ..order() }
@@ -14,7 +19,11 @@ fn recorded_order() -> WorkerOrder {
 
 /// All segments up to the session's end, which must come after the recording's.
 async fn segments(device: &mut Device) -> Vec<Recorded> {
-    let mut all = Vec::new();
+    segments_after(Vec::new(), device).await
+}
+
+/// The same, of which some are here.
+async fn segments_after(mut all: Vec<Recorded>, device: &mut Device) -> Vec<Recorded> {
     loop {
         #[allow(clippy::wildcard_enum_match_arm, reason = "tests")]
         match device.next().await {
@@ -208,6 +217,133 @@ async fn getpass_leaves_nothing_of_what_it_reads() {
     let (all, seen) = typed_at(command, &say).await;
     assert!(seen.contains("ANNA") && seen.contains("11"), "{seen}");
     assert_eq!(shown(&all, 1, "i"), "anna\r");
+}
+
+fn sftp_packet(out: &mut Vec<u8>, kind: u8, body: &[&[u8]]) {
+    let body = body.concat();
+    out.extend_from_slice(&u32::try_from(1 + 4 + body.len()).unwrap().to_be_bytes());
+    out.push(kind);
+    // The request's id.
+    out.extend_from_slice(&[0, 0, 0, 9]);
+    out.extend_from_slice(&body);
+}
+
+/// Opens a file to be read, and reads its first bytes `times` over.
+fn sftp_reads(path: &Path, times: usize) -> Vec<u8> {
+    let path = path.to_str().unwrap().as_bytes();
+    let length = u32::try_from(path.len()).unwrap().to_be_bytes();
+    let mut out = Vec::new();
+    // For reading, without attributes.
+    sftp_packet(&mut out, 3, &[&length, path, &1u32.to_be_bytes(), &0u32.to_be_bytes()]);
+    for _ in 0..times {
+        // The first handle, from its beginning.
+        sftp_packet(&mut out, 5, &[&[0, 0, 0, 4], &[0; 4], &[0; 8], &65_536u32.to_be_bytes()]);
+    }
+    out
+}
+
+fn sftp_order() -> WorkerOrder {
+    WorkerOrder { actions: vec!["sftp".into(), "shell".into()], ..recorded_order() }
+}
+
+/// A channel on which a file of three bytes was read; nothing is closed. `terminal`: on one, if the
+/// server lets it.
+async fn read_by_sftp(
+    handle: &russh::client::Handle<Trusting>,
+    file: &Path,
+    terminal: bool,
+) -> Channel<Msg> {
+    std::fs::write(file, "abc").unwrap();
+    let mut channel = timeout(PATIENCE, handle.channel_open_session()).await.unwrap().unwrap();
+    if terminal {
+        channel.request_pty(false, "xterm", 80, 24, 0, 0, &[]).await.unwrap();
+    }
+    channel.request_subsystem(true, "sftp").await.unwrap();
+    channel.data(&sftp_reads(file, 1)[..]).await.unwrap();
+    let mut seen = Vec::new();
+    let read = async {
+        while !seen.ends_with(b"abc") {
+            if let ChannelMsg::Data { data } = channel.wait().await.expect("the channel is open") {
+                seen.extend_from_slice(&data);
+            }
+        }
+    };
+    timeout(PATIENCE, read).await.unwrap();
+    channel
+}
+
+fn is_told_unfinished(all: &[Recorded], file: &Path) {
+    let facts = shown(all, 1, "b");
+    for part in [
+        format!(r#""what":"file","path":"{}""#, file.display()),
+        r#""direction":"from-device","bytes":3"#.into(),
+        r#""result":"unfinished""#.into(),
+    ] {
+        assert!(facts.contains(&part), "{part} is not in {facts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_read_is_told_though_its_channel_is_closed_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    for terminal in [false, true] {
+        let mut device = Device::started(&sftp_order()).await;
+        let (laptop, handle, _attachment) = Laptop::arrive(&device).await;
+        let channel = read_by_sftp(&handle, &file, terminal).await;
+        channel.close().await.unwrap();
+        let mut told = Vec::new();
+        loop {
+            #[allow(clippy::wildcard_enum_match_arm, reason = "tests")]
+            match device.next().await {
+                WorkerEvent::Recorded(recorded) => told.push(recorded),
+                WorkerEvent::ChannelClosed { kind: Some(ChannelKind::Sftp), .. } => break,
+                _ => {}
+            }
+        }
+        handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
+        drop((channel, handle));
+        is_told_unfinished(&segments_after(told, &mut device).await, &file);
+        drop(laptop);
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_was_read_is_told_though_the_connection_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    let mut device = Device::started(&sftp_order()).await;
+    let (laptop, handle, _attachment) = Laptop::arrive(&device).await;
+    let channel = read_by_sftp(&handle, &file, false).await;
+    // No subsystem is sent a signal: it would end without a word.
+    channel.signal(russh::Sig::KILL).await.unwrap();
+    handle.disconnect(russh::Disconnect::ByApplication, "", "").await.unwrap();
+    drop((channel, handle));
+    is_told_unfinished(&segments(&mut device).await, &file);
+    drop(laptop);
+}
+
+/// Whose answers nobody takes.
+#[test]
+fn a_file_server_that_is_not_heard_still_tells_of_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    std::fs::write(&file, "abc").unwrap();
+    let mut server = Command::new(AGENT)
+        .args(["exec-helper", "--cwd", "/", "--sftp", "--ledger"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(server.stdout.take());
+    let mut stdin = server.stdin.take().unwrap();
+    stdin.write_all(&sftp_reads(&file, 1)).unwrap();
+    // It ends by itself, its input still open.
+    let told = server.wait_with_output().unwrap();
+    drop(stdin);
+    let line = String::from_utf8(told.stderr).unwrap();
+    assert!(line.contains(r#""bytes":3"#) && line.contains(r#""result":"unfinished""#), "{line}");
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! The supervisor's side: order in, events out, a door for everything else.
 
 use belay_agent::worker::{ChannelKind, WorkerEvent, WorkerOrder};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::far_end::{Device, Laptop, certificate, exec, next, order, output, until};
-use crate::rig::PATIENCE;
+use crate::far_end::{Device, Laptop, certificate, exec, next, order, output, past, until};
+use crate::rig::{PATIENCE, pattern};
 
 #[tokio::test]
 async fn a_session_is_served_and_told_of() {
@@ -102,4 +103,64 @@ async fn a_worker_holds_nothing_open_of_whoever_started_its_supervisor() {
         .filter_map(|entry| std::fs::read_link(entry.path()).ok())
         .collect();
     assert!(!open.is_empty() && !open.iter().any(|path| path == file.path()), "{open:?}");
+}
+
+/// Its length is more than a pipe and a queue's memory hold, and less than a window.
+const FED: usize = 4_000_000;
+
+#[tokio::test]
+async fn a_closed_channel_does_not_stay_for_a_program_that_neither_reads_nor_ends() {
+    let mut device = Device::started(&order()).await;
+    let (laptop, handle, _attachment) = Laptop::arrive(&device).await;
+    let channel = exec(&handle, "exec sleep 100").await;
+    channel.data(&pattern(FED)[..]).await.unwrap();
+    channel.close().await.unwrap();
+    let closed = |event: &WorkerEvent| matches!(event, WorkerEvent::ChannelClosed { .. });
+    let event = timeout(PATIENCE / 2, past(&mut device.worker.control, closed)).await.unwrap();
+    let WorkerEvent::ChannelClosed { bytes_in, exit: None, .. } = event else {
+        panic!("{event:?}")
+    };
+    assert!(bytes_in < FED as u64, "{bytes_in}");
+    drop((channel, handle, laptop));
+}
+
+#[tokio::test]
+async fn a_program_still_gets_what_was_sent_before_its_channel_was_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    let mut device = Device::started(&order()).await;
+    let (laptop, handle, _attachment) = Laptop::arrive(&device).await;
+    // It says more than anybody reads, and hears of that only when it comes to it.
+    let command = format!("sleep 3; cat >{}; yes", file.display());
+    let channel = exec(&handle, &command).await;
+    let sent = pattern(FED);
+    channel.data(&sent[..]).await.unwrap();
+    channel.close().await.unwrap();
+    let closed = |event: &WorkerEvent| matches!(event, WorkerEvent::ChannelClosed { .. });
+    past(&mut device.worker.control, closed).await;
+    until("the file is whole", || std::fs::read(&file).is_ok_and(|got| got == sent)).await;
+    drop((channel, handle, laptop));
+}
+
+#[tokio::test]
+async fn a_closed_forward_does_not_stay_for_a_target_that_does_not_read() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let forwards = WorkerOrder { actions: vec!["forward".into()], ..order() };
+    let mut device = Device::started(&forwards).await;
+    let (laptop, handle, _attachment) = Laptop::arrive(&device).await;
+    let opened = handle.channel_open_direct_tcpip("127.0.0.1", port.into(), "127.0.0.1", 1);
+    let channel = timeout(PATIENCE, opened).await.unwrap().unwrap();
+    let (target, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
+    // More than both sockets hold.
+    let sent = pattern(FED);
+    for _ in 0..10 {
+        timeout(PATIENCE, channel.data(&sent[..])).await.unwrap().unwrap();
+    }
+    channel.close().await.unwrap();
+    let closed = |event: &WorkerEvent| matches!(event, WorkerEvent::ChannelClosed { .. });
+    let event = timeout(PATIENCE / 2, past(&mut device.worker.control, closed)).await.unwrap();
+    let WorkerEvent::ChannelClosed { bytes_in, .. } = event else { panic!("{event:?}") };
+    assert!(bytes_in < 10 * FED as u64, "{bytes_in}");
+    drop((target, channel, handle, laptop));
 }

@@ -121,7 +121,7 @@ fn forwards(world: &World, seen: &mut Seen) -> Result<()> {
     echoes(&mut connect_on_laptop(world, 7001)?, 20_000)?;
     drop(local);
     let target = format!("detail=127.0.0.1:{port}");
-    seen.note(world, "ssh -L", &["opened kind=forward", &target, "20000"])?;
+    seen.note(world, "ssh -L", &["opened kind=forward", &target, "20000", "ms="])?;
 
     let mut ssh = world.openssh("ssh")?;
     ssh.args(["-N", "-D", "127.0.0.1:7002", TARGET]);

@@ -276,6 +276,11 @@ fn a_killed_worker_ends_its_session_and_no_other_and_a_killed_agent_leaves_them(
     let mut first = hold("first")?;
     let workers_then = workers(world.agents.get(DEVICE).context("no agent")?)?;
     let mut second = hold("second")?;
+    // What a worker has not given away yet dies with it: some three seconds.
+    world.wait_for("both recordings have begun", || {
+        let decisions = world.decisions()?;
+        Ok(decisions.iter().filter(|d| d.kind == "recording-started").count() == 2)
+    })?;
     let [worker] = workers_then[..] else { bail!("not one worker: {workers_then:?}") };
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), Signal::SIGKILL)?;
     assert_eq!(first.wait(PATIENCE)?.code(), Some(255), "{}", first.log());
@@ -300,6 +305,13 @@ fn a_killed_worker_ends_its_session_and_no_other_and_a_killed_agent_leaves_them(
     );
     world.wait_for("both sessions are recorded as closed", || {
         Ok(world.decisions()?.iter().filter(|d| d.kind == "session-closed").count() >= 3)
+    })?;
+    // And their recordings say that they lack their end, which the device signs.
+    world.wait_for("both recordings are recorded as cut", || {
+        let decisions = world.decisions()?;
+        let ended = decisions.iter().filter(|d| d.kind == "recording-ended");
+        let is_cut = |detail: &String| detail.ends_with(", cut");
+        Ok(ended.filter(|d| d.detail.as_ref().is_some_and(is_cut)).count() == 2)
     })
 }
 

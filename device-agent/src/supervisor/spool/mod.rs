@@ -2,29 +2,38 @@
 //!
 //! Its law: a segment that was taken in is signed, stands in its session's chain, and is given up only
 //! when the relay has it, or says that it never will. It is offered to the relay after it is on this
-//! disk, so that what the relay has, this device knows of. The spool is bounded; when it is full,
-//! only the end of a recording still finds room, and a segment that is turned away leaves its number
-//! out of the chain, where every reader sees it.
+//! disk, so that what the relay has, this device knows of. The spool is bounded; when it is full, a
+//! session of which much waits finds no room but for its recording's end, and a segment that is turned
+//! away leaves its number out of the chain, where every reader sees it. While the relay takes segments,
+//! it does not come to that: whoever records more than that waits for it ([`Spool::until_taken`]).
+//!
+//! A recording that the disk fails at is set aside for a while, and its session hears of it; the others
+//! go on.
 //!
 //! Files are readable by the agent's user alone. They are encrypted where recordings are sealed, by the
 //! worker, whose key is gone with it; elsewhere who is root on the device can read them, as they could
 //! have watched the session.
 
 mod file;
+mod pressure;
+mod rotation;
+mod sync;
 
-use std::collections::BTreeMap;
+pub(super) use pressure::Uploading;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use belay_proto::ids::{DeviceId, SessionId};
+use belay_proto::limits::DEVICE_SESSIONS;
 use belay_proto::recording::cast::{self, Code, Fact};
 use belay_proto::recording::{End, SESSION_TRACK, Segment, VERSION};
 use belay_tunnel::pki::{SegmentKeyError, TlsKey};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
 
 use self::file::{Frames, Place};
 use crate::worker::Recorded;
@@ -35,15 +44,18 @@ pub(super) const SPOOL_MAX: u64 = 64 * 1024 * 1024;
 /// Recordings at once: each is an open file.
 const RECORDINGS_MAX: usize = 256;
 
-/// Beyond it, for the ends of recordings.
+/// Beyond [`SPOOL_MAX`], for each session of which no more than this waits: whose flood filled the spool ends, and
+/// not whoever comes next. Two segments, or hours of typing.
+const LITTLE: u64 = 128 * 1024;
+
+/// Beyond all this, for the ends of recordings.
 const RESERVE: u64 = 1024 * 1024;
 
-/// Between two times the disk is asked to keep what was written: all sessions' segments of that time
-/// together. It is little beside the seconds a segment waited for.
-const PACE: Duration = Duration::from_millis(50);
-
-/// A file whose segments the relay all has is made anew when it is longer than this.
+/// A file of whose segments the relay has more than this, and more than wait, is made anew.
 const ROTATE: u64 = 256 * 1024;
+
+/// After a failure of the disk.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// A segment was not taken in.
 #[derive(Debug, thiserror::Error)]
@@ -66,21 +78,87 @@ pub(super) enum SpoolError {
 #[derive(Debug)]
 struct Kept {
     frames: Frames,
-    /// The relay's refusal is final.
-    rejected: bool,
+    aside: Option<Aside>,
+}
+
+/// The disk failed at a recording.
+#[derive(Debug)]
+struct Aside {
+    why: String,
+    /// When it is tried again.
+    until: Instant,
+    /// It did not take what was written.
+    unsynced: bool,
+}
+
+impl Kept {
+    fn is_offered(&self, now: Instant) -> bool {
+        self.aside.as_ref().is_none_or(|aside| !aside.unsynced && aside.until <= now)
+    }
+
+    fn is_back(&mut self, session: SessionId) {
+        if self.aside.take().is_some() {
+            tracing::info!(%session, "a recording goes on: the disk works again");
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     recordings: BTreeMap<SessionId, Kept>,
-    bytes: u64,
-    /// A file was made, and its directory is not on the disk.
-    is_new: bool,
+    /// Those that have not ended, and of which the relay wants no more.
+    rejected: BTreeSet<SessionId>,
 }
 
 impl Inner {
-    fn is_full(&self, most: u64) -> bool {
-        self.bytes >= most || self.recordings.len() >= RECORDINGS_MAX
+    fn bytes(&self) -> u64 {
+        self.recordings.values().map(|kept| kept.frames.size()).sum()
+    }
+
+    fn is_full(&self, bounds: &Bounds) -> bool {
+        self.bytes() >= bounds.all() || self.recordings.len() >= RECORDINGS_MAX
+    }
+
+    /// What is next to be sent, after `last` in turn.
+    fn next(
+        &self,
+        sent: &BTreeMap<SessionId, u64>,
+        last: Option<SessionId>,
+        now: Instant,
+    ) -> Option<(SessionId, Place)> {
+        let all = || self.recordings.iter();
+        let later = all().filter(|(session, _)| last.is_none_or(|l| **session > l));
+        let earlier = all().filter(|(session, _)| last.is_some_and(|l| **session <= l));
+        let mut turn = later.chain(earlier).filter(|(_, kept)| kept.is_offered(now));
+        turn.find_map(|(session, kept)| {
+            let from = sent.get(session).copied().unwrap_or(0);
+            kept.frames.first_from(from).map(|place| (*session, place))
+        })
+    }
+}
+
+/// What the constants of these names say.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    most: u64,
+    little: u64,
+    rotate: u64,
+}
+
+impl Bounds {
+    const fn all(&self) -> u64 {
+        self.most + self.little * DEVICE_SESSIONS as u64
+    }
+
+    /// How full the spool may get with a segment of a session of which so much waits then.
+    const fn room(&self, waiting: u64, ends: bool) -> u64 {
+        if ends {
+            self.all() + RESERVE
+        } else if waiting <= self.little {
+            self.all()
+        } else {
+            self.most
+        }
     }
 }
 
@@ -90,13 +168,16 @@ pub(super) struct Spool {
     dir: PathBuf,
     key: TlsKey,
     device: DeviceId,
-    /// [`SPOOL_MAX`].
-    most: u64,
+    bounds: Bounds,
     inner: Mutex<Inner>,
-    /// Something was written that is not yet on the disk.
+    /// There is something to do for [`Self::keep_synced`].
     written: Notify,
     /// Something is on the disk that can be offered.
     offered: watch::Sender<u64>,
+    /// How many lines take recordings; told anew whenever the relay has taken something.
+    uploads: watch::Sender<usize>,
+    /// A recording was set aside.
+    failed: watch::Sender<u64>,
 }
 
 /// One segment to be sent.
@@ -114,12 +195,19 @@ impl Spool {
         belay_tunnel::private_file::make_dir(&dir)?;
         let mut inner = Inner::default();
         for (session, frames) in file::all(&dir, &key)? {
-            inner.bytes += frames.length();
-            inner.recordings.insert(session, Kept { frames, rejected: false });
+            inner.recordings.insert(session, Kept { frames, aside: None });
         }
-        let (written, offered) = (Notify::new(), watch::Sender::new(0));
-        let inner = Mutex::new(inner);
-        Ok(Self { dir, key, device, most: SPOOL_MAX, inner, written, offered })
+        Ok(Self {
+            dir,
+            key,
+            device,
+            bounds: Bounds { most: SPOOL_MAX, little: LITTLE, rotate: ROTATE },
+            inner: Mutex::new(inner),
+            written: Notify::new(),
+            offered: watch::Sender::new(0),
+            uploads: watch::Sender::new(0),
+            failed: watch::Sender::new(0),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -128,12 +216,12 @@ impl Spool {
 
     /// Whether there is no room for another session.
     pub(super) fn is_full(&self) -> bool {
-        self.lock().is_full(self.most)
+        self.lock().is_full(&self.bounds)
     }
 
     /// Whether half of the room is taken.
     pub(super) fn is_filling(&self) -> bool {
-        self.lock().bytes > self.most / 2
+        self.lock().bytes() > self.bounds.most / 2
     }
 
     /// Signs a segment and takes it in; one that was taken in before is taken for done.
@@ -154,15 +242,20 @@ impl Spool {
             payload: told.payload.clone(),
             key: told.key.clone(),
         };
+        if end.is_some() && self.lock().rejected.remove(&session) {
+            return Err(SpoolError::Rejected);
+        }
         self.write(session, Some(told.number), segment)
     }
 
     /// Ends a recording whose worker is gone without having ended it. `now_ms` is the relay's time.
     pub(super) fn cut(&self, session: SessionId, now_ms: u64) -> Result<(), SpoolError> {
-        let begun =
-            self.lock().recordings.get(&session).is_some_and(|kept| !kept.frames.is_ended());
-        if !begun {
-            return Ok(());
+        {
+            let mut inner = self.lock();
+            inner.rejected.remove(&session);
+            if inner.recordings.get(&session).is_none_or(|kept| kept.frames.is_ended()) {
+                return Ok(());
+            }
         }
         let mut line = String::new();
         let fact = Fact::new("cut").text("reason", "the worker ended before its recording did");
@@ -198,19 +291,18 @@ impl Spool {
         segment: impl FnOnce(u64, [u8; 32]) -> Segment,
     ) -> Result<(), SpoolError> {
         let mut inner = self.lock();
+        if inner.rejected.contains(&session) {
+            return Err(SpoolError::Rejected);
+        }
         if !inner.recordings.contains_key(&session) {
-            if inner.is_full(self.most) {
+            if inner.is_full(&self.bounds) {
                 return Err(SpoolError::Full);
             }
             let frames = Frames::create(&self.dir, session)?;
-            inner.recordings.insert(session, Kept { frames, rejected: false });
-            inner.is_new = true;
+            inner.recordings.insert(session, Kept { frames, aside: None });
         }
-        let bytes = inner.bytes;
+        let bytes = inner.bytes();
         let Some(kept) = inner.recordings.get_mut(&session) else { return Ok(()) };
-        if kept.rejected {
-            return Err(SpoolError::Rejected);
-        }
         let number = number.unwrap_or(kept.frames.next());
         if number < kept.frames.next() || kept.frames.is_ended() {
             return Ok(());
@@ -218,71 +310,14 @@ impl Spool {
         let segment = segment(number, kept.frames.head());
         let ends = segment.end.is_some();
         let (encoded, signed) = self.key.sign_segment(&segment)?;
-        let room = if ends { self.most + RESERVE } else { self.most };
-        if bytes + signed.len() as u64 > room {
+        let more = signed.len() as u64;
+        if bytes + more > self.bounds.room(kept.frames.waiting() + more, ends) {
             return Err(SpoolError::Full);
         }
-        let before = kept.frames.length();
         let written = kept.frames.push(number, &encoded, &signed, ends);
-        let after = kept.frames.length();
-        inner.bytes = (bytes + after).saturating_sub(before);
         drop(inner);
         self.written.notify_one();
         Ok(written?)
-    }
-
-    /// Brings to the disk what was written, until `stop`: at once, and what comes right after that
-    /// together.
-    pub(super) async fn keep_synced(self: Arc<Self>, stop: CancellationToken) {
-        let mut free_from = Instant::now();
-        loop {
-            let due = async {
-                self.written.notified().await;
-                sleep_until(free_from).await;
-            };
-            tokio::select! {
-                () = due => {}
-                () = stop.cancelled() => return self.sync().await,
-            }
-            self.sync().await;
-            free_from = Instant::now() + PACE;
-        }
-    }
-
-    async fn sync(self: &Arc<Self>) {
-        let spool = Arc::clone(self);
-        let synced = tokio::task::spawn_blocking(move || spool.sync_now()).await;
-        match synced {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "recordings cannot be brought to the disk"),
-            Err(error) => tracing::error!(%error, "bringing recordings to the disk failed"),
-        }
-    }
-
-    /// Everything written before this call is on the disk after it.
-    pub(super) fn sync_now(&self) -> io::Result<()> {
-        let (dirty, is_new): (Vec<_>, bool) = {
-            let mut inner = self.lock();
-            let is_new = std::mem::take(&mut inner.is_new);
-            let dirty = inner.recordings.iter().filter(|(_, kept)| kept.frames.is_dirty());
-            let dirty = dirty
-                .map(|(session, kept)| Ok((*session, kept.frames.to_sync()?)))
-                .collect::<io::Result<_>>()?;
-            (dirty, is_new)
-        };
-        // Before what is in it counts as kept.
-        if is_new && let Err(error) = file::sync_dir(&self.dir) {
-            self.lock().is_new = true;
-            return Err(error);
-        }
-        for (session, (file, length, generation)) in dirty {
-            file.sync_data()?;
-            if let Some(kept) = self.lock().recordings.get_mut(&session) {
-                kept.frames.synced(length, generation);
-            }
-        }
-        self.offered.send_modify(|times| *times += 1);
-        Ok(())
     }
 
     /// The next segment that was not sent, after `last` in turn; `sent` has what each session's next
@@ -291,20 +326,19 @@ impl Spool {
         &self,
         sent: &BTreeMap<SessionId, u64>,
         last: Option<SessionId>,
-    ) -> io::Result<Option<Offer>> {
-        let inner = self.lock();
-        let later =
-            inner.recordings.iter().filter(|(session, _)| last.is_none_or(|l| **session > l));
-        let earlier =
-            inner.recordings.iter().filter(|(session, _)| last.is_some_and(|l| **session <= l));
-        for (session, kept) in later.chain(earlier).filter(|(_, kept)| !kept.rejected) {
-            let from = sent.get(session).copied().unwrap_or(0);
-            if let Some(Place { number, .. }) = kept.frames.first_from(from) {
-                let signed = kept.frames.read(number)?;
-                return Ok(signed.map(|signed| Offer { session: *session, number, signed }));
+    ) -> Option<Offer> {
+        let (mut inner, now) = (self.lock(), Instant::now());
+        loop {
+            let (session, place) = inner.next(sent, last, now)?;
+            let kept = inner.recordings.get_mut(&session)?;
+            match kept.frames.read(&place) {
+                Ok(signed) => {
+                    kept.is_back(session);
+                    return Some(Offer { session, number: place.number, signed });
+                }
+                Err(error) => self.set_aside(&mut inner, session, &error, false),
             }
         }
-        Ok(None)
     }
 
     /// Changes whenever there may be more to offer.
@@ -316,37 +350,33 @@ impl Spool {
     pub(super) fn taken(&self, session: SessionId, number: u64) -> io::Result<()> {
         let mut inner = self.lock();
         let Some(kept) = inner.recordings.get_mut(&session) else { return Ok(()) };
-        let before = kept.frames.length();
         kept.frames.taken(number);
-        let mut after = before;
-        if kept.frames.is_done() {
-            file::remove(&self.dir, session)?;
+        let (is_done, is_long) = (kept.frames.is_done(), kept.frames.is_long(self.bounds.rotate));
+        if is_done {
             inner.recordings.remove(&session);
-            after = 0;
-        } else if kept.frames.is_empty() && before > ROTATE {
-            kept.frames.rotate(&self.dir, session)?;
-            after = kept.frames.length();
         }
-        inner.bytes = (inner.bytes + after).saturating_sub(before);
-        Ok(())
+        drop(inner);
+        if is_long {
+            self.written.notify_one();
+        }
+        self.uploads.send_modify(|_| {});
+        if is_done { file::remove(&self.dir, session) } else { Ok(()) }
     }
 
     /// The relay will never take this recording. What of it comes later is turned away.
     pub(super) fn reject(&self, session: SessionId) -> io::Result<()> {
         let mut inner = self.lock();
-        let Some(kept) = inner.recordings.get_mut(&session) else { return Ok(()) };
-        kept.rejected = true;
-        let length = kept.frames.length();
-        let ended = kept.frames.is_ended();
-        kept.frames.forget();
-        file::remove(&self.dir, session)?;
-        if ended {
-            inner.recordings.remove(&session);
+        let Some(kept) = inner.recordings.remove(&session) else { return Ok(()) };
+        if !kept.frames.is_ended() {
+            inner.rejected.insert(session);
         }
-        inner.bytes = inner.bytes.saturating_sub(length);
-        Ok(())
+        drop(inner);
+        self.uploads.send_modify(|_| {});
+        file::remove(&self.dir, session)
     }
 }
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trouble_tests;

@@ -18,6 +18,15 @@ use super::millis;
 /// Its deepest call is the compressor's, which keeps its tables elsewhere.
 const STACK: usize = 256 * 1024;
 
+/// A batch could not be made into frames: there is a hole in the recording.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::worker) enum NotMade {
+    #[error("it cannot be compressed")]
+    Compressor(#[from] io::Error),
+    #[error("the thread that compresses it has panicked")]
+    Panicked,
+}
+
 /// What became of a batch.
 pub(super) struct Made {
     pub(super) frames: Vec<Frame>,
@@ -33,27 +42,33 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn made(&mut self, batch: Batch) -> Made {
-        Made { frames: frames(&batch, self), text: batch.text }
+    pub(super) fn made(&mut self, batch: Batch) -> Result<Made, NotMade> {
+        Ok(Made { frames: frames(&batch, self)?, text: batch.text })
     }
 }
 
 /// The thread. Dropped, it ends.
 pub(super) struct Press {
     batches: SyncSender<Batch>,
-    made: mpsc::Receiver<Made>,
+    made: mpsc::Receiver<Result<Made, NotMade>>,
 }
 
 impl Press {
     /// # Errors
     /// When there can be no further thread.
     pub(super) fn start() -> io::Result<Self> {
+        let mut writer = Writer::default();
+        Self::with(move |batch| writer.made(batch))
+    }
+
+    fn with(
+        mut make: impl FnMut(Batch) -> Result<Made, NotMade> + Send + 'static,
+    ) -> io::Result<Self> {
         let (batches, taken) = sync_channel::<Batch>(1);
         let (give, made) = mpsc::channel(1);
         let press = move || {
-            let mut writer = Writer::default();
             for batch in taken {
-                if give.blocking_send(writer.made(batch)).is_err() {
+                if give.blocking_send(make(batch)).is_err() {
                     return;
                 }
             }
@@ -62,11 +77,20 @@ impl Press {
         Ok(Self { batches, made })
     }
 
-    /// Makes a batch's frames; `None` when the thread has panicked.
-    pub(super) async fn made(&mut self, batch: Batch) -> Option<Made> {
+    /// Makes a batch's frames.
+    ///
+    /// # Errors
+    /// [`NotMade`].
+    pub(super) async fn made(&mut self, batch: Batch) -> Result<Made, NotMade> {
         // There is room: one is made before the next is given.
-        self.batches.send(batch).ok()?;
-        self.made.recv().await
+        self.batches.send(batch).map_err(|_| NotMade::Panicked)?;
+        self.made.recv().await.unwrap_or(Err(NotMade::Panicked))
+    }
+
+    /// One whose thread panics at its first batch.
+    #[cfg(test)]
+    pub(super) fn broken() -> io::Result<Self> {
+        Self::with(|batch| panic!("a batch of {} bytes", batch.bytes))
     }
 }
 
@@ -80,7 +104,7 @@ pub(super) struct Frame {
 }
 
 /// Lines, cut where a frame is full. A batch without a line makes none, but for a header's.
-fn frames(batch: &Batch, Writer { packer, lines }: &mut Writer) -> Vec<Frame> {
+fn frames(batch: &Batch, Writer { packer, lines }: &mut Writer) -> io::Result<Vec<Frame>> {
     let mut made = Vec::new();
     lines.clear();
     lines.push_str(batch.header.as_deref().unwrap_or_default());
@@ -97,7 +121,7 @@ fn frames(batch: &Batch, Writer { packer, lines }: &mut Writer) -> Vec<Frame> {
         cast::event(Duration::from_millis(after), piece.code, text, lines);
         if end > 0 && lines.len() > FRAME_TEXT_MAX {
             let full = lines.get(..end).unwrap_or_default();
-            made.extend(packed(full, (first, last), packer));
+            made.push(packed(full, (first, last), packer)?);
             lines.drain(..end);
             first = piece.at;
         }
@@ -105,17 +129,15 @@ fn frames(batch: &Batch, Writer { packer, lines }: &mut Writer) -> Vec<Frame> {
         last = piece.at;
     }
     if !lines.is_empty() {
-        made.extend(packed(lines, (first, last), packer));
+        made.push(packed(lines, (first, last), packer)?);
     }
-    made
+    Ok(made)
 }
 
-fn packed(lines: &str, (first, last): (Duration, Duration), packer: &mut Packer) -> Option<Frame> {
-    match packer.frame(lines) {
-        Ok(bytes) => Some(Frame { first, last, text: lines.len(), bytes }),
-        Err(error) => {
-            tracing::error!(%error, bytes = lines.len(), "a part of a recording is lost");
-            None
-        }
-    }
+fn packed(
+    lines: &str,
+    (first, last): (Duration, Duration),
+    packer: &mut Packer,
+) -> io::Result<Frame> {
+    Ok(Frame { first, last, text: lines.len(), bytes: packer.frame(lines)? })
 }

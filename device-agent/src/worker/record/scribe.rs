@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep_until;
 
 use super::buffer::Batch;
-use super::press::{Frame, Made, Press, Writer};
+use super::press::{Frame, Made, NotMade, Press, Writer};
 use super::{Recorder, Room, millis};
 use crate::worker::event::{Recorded, WorkerEvent};
 use crate::worker::gate::Events;
@@ -72,13 +72,18 @@ pub(in crate::worker) struct Scribe {
     sealer: Option<Sealer>,
 }
 
-/// Why a segment went nowhere.
+/// Why a recording stopped before its session.
 #[derive(Debug, thiserror::Error)]
-enum Stopped {
+pub(in crate::worker) enum Stopped {
+    /// Its segments have nowhere to go.
     #[error("the session is no more")]
     Gone,
+    /// It was to be sealed.
     #[error("it cannot be sealed")]
     Unsealed(#[from] SealError),
+    /// A part of it is missing.
+    #[error("a part of it is lost")]
+    NotMade(#[from] NotMade),
 }
 
 impl Scribe {
@@ -99,14 +104,13 @@ impl Scribe {
 
     /// Writes until [`Recorder::end`], and what is left then. Where there is no recording it waits
     /// for nothing.
-    pub(in crate::worker) async fn write(mut self, events: Events) {
-        let Some(room) = self.room.take() else { return };
-        match self.write_on(&room, &events).await {
-            Ok(()) => {}
-            Err(error @ Stopped::Gone) => tracing::debug!(%error, "a segment has nowhere to go"),
-            // The recording has no end now, and a session that needs one stops for want of room.
-            Err(error) => tracing::error!(%error, "the recording stops"),
-        }
+    ///
+    /// # Errors
+    /// [`Stopped`]: the recording has no end, so that whoever looks at it sees that it is not whole. A session that
+    /// needs one has to be ended.
+    pub(in crate::worker) async fn write(mut self, events: Events) -> Result<(), Stopped> {
+        let Some(room) = self.room.take() else { return Ok(()) };
+        self.write_on(&room, &events).await
     }
 
     async fn write_on(&mut self, room: &Room, events: &Events) -> Result<(), Stopped> {
@@ -141,10 +145,7 @@ impl Scribe {
         events: &Events,
     ) -> Result<(), Stopped> {
         let since = batch.since;
-        let Some(Made { frames, text }) = self.made(batch).await else {
-            tracing::error!("a recording's segment was not made");
-            return Ok(());
-        };
+        let Made { frames, text } = self.made(batch).await?;
         if let Some(buffer) = room.lock().tracks.get_mut(&track) {
             buffer.give_back(text);
         }
@@ -170,11 +171,10 @@ impl Scribe {
         Ok(())
     }
 
-    /// A batch's frames: of a flood made while the session goes on, of little at once. `None` when making
-    /// them has failed.
-    async fn made(&mut self, batch: Batch) -> Option<Made> {
+    /// A batch's frames: of a flood made while the session goes on, of little at once.
+    async fn made(&mut self, batch: Batch) -> Result<Made, NotMade> {
         if !batch.is_flood() {
-            return Some(Writer::default().made(batch));
+            return Writer::default().made(batch);
         }
         let press = match &mut self.press {
             Some(press) => press,
@@ -182,15 +182,18 @@ impl Scribe {
                 Ok(press) => none.insert(press),
                 Err(error) => {
                     tracing::debug!(%error, "no thread to record with: the session waits for it");
-                    return Some(Writer::default().made(batch));
+                    return Writer::default().made(batch);
                 }
             },
         };
-        let made = press.made(batch).await;
-        if made.is_none() {
-            self.press = None;
-        }
-        made
+        press.made(batch).await
+    }
+
+    /// With a thread that panics at the first flood.
+    #[cfg(test)]
+    pub(super) fn breaking(mut self) -> Self {
+        self.press = Press::broken().ok();
+        self
     }
 
     /// Gives the sheet away. `end`: the recording ends with it.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::scribe::Stopped;
 use super::*;
 use crate::worker::event::Recorded;
 use crate::worker::gate::Events;
@@ -15,7 +16,7 @@ struct Rig {
     recorder: Recorder,
     told: mpsc::Receiver<WorkerEvent>,
     permits: Permits,
-    scribe: JoinHandle<()>,
+    scribe: JoinHandle<Result<(), Stopped>>,
 }
 
 fn rig(policy: Policy) -> Rig {
@@ -52,7 +53,7 @@ impl Rig {
                 break;
             }
         }
-        self.scribe.await.unwrap();
+        self.scribe.await.unwrap().unwrap();
         all
     }
 }
@@ -210,7 +211,7 @@ async fn without_a_recording_nothing_is_told_and_nothing_waited_for() {
     track.output(b"x");
     track.room().await;
     rig.recorder.end("over");
-    (&mut rig.scribe).await.unwrap();
+    (&mut rig.scribe).await.unwrap().unwrap();
     assert!(rig.told.try_recv().is_err());
 }
 
@@ -233,4 +234,22 @@ async fn what_is_sealed_leaves_the_worker_as_nothing_but_noise() {
         assert_eq!(recorded.key.is_some(), is_first, "{recorded:?}");
     }
     assert!(all[0].key.as_ref().unwrap().starts_with(b"age-encryption.org/v1\n"));
+}
+
+#[tokio::test]
+async fn a_recording_that_cannot_go_on_says_so_and_has_no_end() {
+    let recorder = Recorder::new(Policy::Required);
+    let scribe = Scribe::new(&recorder, Permits::new(), None).breaking();
+    let (sender, mut told) = mpsc::channel(1024);
+    let events = Events::new(sender, recorder.clone());
+    let scribe = tokio::spawn(scribe.write(events));
+    let track = recorder.command(1, None);
+    track.output(&[b'x'; 64 * 1024]);
+    let stopped = scribe.await.unwrap().unwrap_err();
+    assert!(matches!(stopped, Stopped::NotMade(_)), "{stopped}");
+    drop((track, recorder));
+    while let Some(event) = told.recv().await {
+        let WorkerEvent::Recorded(recorded) = event else { continue };
+        assert!(recorded.end.is_none() && !text(&recorded).contains("xxx"), "{recorded:?}");
+    }
 }

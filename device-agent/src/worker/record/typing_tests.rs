@@ -115,7 +115,7 @@ async fn stored(habit: Habit, sealed: bool) -> (usize, usize) {
         }
     }
     typist.await.unwrap();
-    scribe.await.unwrap();
+    scribe.await.unwrap().unwrap();
     (bytes, segments)
 }
 

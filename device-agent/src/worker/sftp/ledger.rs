@@ -1,9 +1,9 @@
 //! Which files were moved and what was changed: one line each, for the session's recording.
 //!
 //! A file is told of when it is closed, with length and SHA-256 of what passed, as long as it passed
-//! from its beginning on and in order, which is how clients move files. Looking around (listings,
-//! attributes) is not told. A line goes to standard error, which the worker reads; [`MARK`] tells it
-//! from what is meant for the client.
+//! from its beginning on and in order, which is how clients move files; and with the first thing that
+//! went wrong. Looking around (listings, attributes) is not told. A line goes to standard error, which
+//! the worker reads; [`MARK`] tells it from what is meant for the client.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -12,10 +12,13 @@ use std::path::Path;
 use aws_lc_rs::digest::{Context, SHA256};
 use belay_proto::recording::cast::Fact;
 
-use super::wire::{Fault, Fields};
+use super::wire::{Code, Fault, Fields};
 
 /// Begins a line for the recording: the record separator of RFC 7464.
 pub(in crate::worker) const MARK: u8 = 0x1e;
+
+/// A flag of opening a file (`SSH_FXF_WRITE`).
+const WRITE: u32 = 2;
 
 /// Bytes of an answer with data before the data.
 const DATA_HEAD: usize = 13;
@@ -56,19 +59,35 @@ impl Passed {
 
 struct Moved {
     path: String,
+    /// What it was opened for.
+    to_be_written: bool,
     from_device: Option<Passed>,
     to_device: Option<Passed>,
+    /// The first thing that went wrong.
+    fault: Option<String>,
+}
+
+impl Moved {
+    /// The end of a file is no fault of reading it.
+    fn went_wrong(&mut self, fault: &Fault) {
+        let (code, why) = fault.status();
+        if code != Code::Eof && self.fault.is_none() {
+            self.fault = Some(why);
+        }
+    }
 }
 
 /// See the module. Without a recording it tells nothing.
 pub(super) struct Ledger<W: Write> {
     out: Option<W>,
     files: HashMap<Vec<u8>, Moved>,
+    /// Open directories: they too can be changed by handle.
+    directories: HashMap<Vec<u8>, String>,
 }
 
 impl<W: Write> Ledger<W> {
     pub(super) fn new(out: Option<W>) -> Self {
-        Self { out, files: HashMap::new() }
+        Self { out, files: HashMap::new(), directories: HashMap::new() }
     }
 
     /// Notes a request that was answered so; `answer` is what was written for it.
@@ -82,26 +101,44 @@ impl<W: Write> Ledger<W> {
             3 => self.opened(&mut fields, done, answer),
             4 => {
                 if let Ok(handle) = fields.string() {
+                    if let (Err(fault), Some(moved)) = (done, self.files.get_mut(handle)) {
+                        moved.went_wrong(fault);
+                    }
                     self.closed(handle, "closed");
+                    self.directories.remove(handle);
                 }
             }
-            5 if done.is_ok() => {
+            5 => {
                 if let (Ok(handle), Ok(at)) = (fields.string(), fields.u64())
                     && let Some(moved) = self.files.get_mut(handle)
                 {
                     let data = answer.get(DATA_HEAD..).unwrap_or_default();
-                    moved.from_device.get_or_insert_with(Passed::new).add(at, data);
+                    match done {
+                        Ok(()) => moved.from_device.get_or_insert_with(Passed::new).add(at, data),
+                        Err(fault) => moved.went_wrong(fault),
+                    }
                 }
             }
-            6 if done.is_ok() => {
+            6 => {
                 if let (Ok(handle), Ok(at), Ok(data)) =
                     (fields.string(), fields.u64(), fields.string())
                     && let Some(moved) = self.files.get_mut(handle)
                 {
-                    moved.to_device.get_or_insert_with(Passed::new).add(at, data);
+                    match done {
+                        Ok(()) => moved.to_device.get_or_insert_with(Passed::new).add(at, data),
+                        Err(fault) => moved.went_wrong(fault),
+                    }
                 }
             }
             9 => self.changed("setstat", &mut fields, 1, done),
+            10 => self.changed_by_handle(&mut fields, done),
+            11 => {
+                if let (Ok(path), Ok(()), Some(handle)) =
+                    (fields.path(), done, answer.last_chunk::<4>())
+                {
+                    self.directories.insert(handle.to_vec(), shown(path));
+                }
+            }
             13 => self.changed("remove", &mut fields, 1, done),
             14 => self.changed("mkdir", &mut fields, 1, done),
             15 => self.changed("rmdir", &mut fields, 1, done),
@@ -122,7 +159,9 @@ impl<W: Write> Ledger<W> {
         let Ok(path) = fields.path().map(shown) else { return };
         match (done, answer.last_chunk::<4>()) {
             (Ok(()), Some(handle)) => {
-                let moved = Moved { path, from_device: None, to_device: None };
+                let to_be_written = fields.u32().is_ok_and(|flags| flags & WRITE != 0);
+                let (from_device, to_device, fault) = (None, None, None);
+                let moved = Moved { path, to_be_written, from_device, to_device, fault };
                 self.files.insert(handle.to_vec(), moved);
             }
             (Ok(()), None) => {}
@@ -134,13 +173,17 @@ impl<W: Write> Ledger<W> {
     }
 
     fn closed(&mut self, handle: &[u8], result: &str) {
-        let Some(Moved { path, from_device, to_device }) = self.files.remove(handle) else {
-            return;
-        };
-        if from_device.is_none() && to_device.is_none() {
+        let Some(mut moved) = self.files.remove(handle) else { return };
+        if moved.from_device.is_none() && moved.to_device.is_none() {
             // Created, emptied or only looked at.
-            return self.tell(Fact::new("file").text("path", &path).number("bytes", 0_u32));
+            let meant = match moved.to_be_written {
+                true => &mut moved.to_device,
+                false => &mut moved.from_device,
+            };
+            *meant = Some(Passed::new());
         }
+        let Moved { path, from_device, to_device, fault, .. } = moved;
+        let result = fault.as_deref().unwrap_or(result);
         for (passed, direction) in [(from_device, "from-device"), (to_device, "to-device")] {
             if let Some(passed) = passed {
                 self.tell(passed.fact(&path, direction).text("result", result));
@@ -160,10 +203,16 @@ impl<W: Write> Ledger<W> {
             let Ok(path) = fields.path() else { return };
             fact = fact.text(key, &shown(path));
         }
-        self.tell(match done {
-            Ok(()) => fact.text("result", "done"),
-            Err(fault) => fact.text("result", &fault.status().1),
-        });
+        self.tell(with_result(fact, done));
+    }
+
+    /// Attributes of what is open, its length among them.
+    fn changed_by_handle(&mut self, fields: &mut Fields<'_>, done: Result<(), &Fault>) {
+        let Ok(handle) = fields.string() else { return };
+        let file = self.files.get(handle).map(|moved| &moved.path);
+        let Some(path) = file.or_else(|| self.directories.get(handle)) else { return };
+        let fact = Fact::new("changed").text("how", "setstat").text("path", path);
+        self.tell(with_result(fact, done));
     }
 
     /// Bytes that went from one file of the device to another.
@@ -176,10 +225,7 @@ impl<W: Write> Ledger<W> {
         let path = |handle| self.files.get(handle).map_or("", |moved| moved.path.as_str());
         let fact = Fact::new("changed").text("how", "copy").text("path", path(from));
         let fact = fact.text("to", path(to));
-        self.tell(match done {
-            Ok(()) => fact.text("result", "done"),
-            Err(fault) => fact.text("result", &fault.status().1),
-        });
+        self.tell(with_result(fact, done));
     }
 
     fn tell(&mut self, fact: Fact) {
@@ -200,6 +246,13 @@ impl<W: Write> Ledger<W> {
         for handle in open {
             self.closed(&handle, "unfinished");
         }
+    }
+}
+
+fn with_result(fact: Fact, done: Result<(), &Fault>) -> Fact {
+    match done {
+        Ok(()) => fact.text("result", "done"),
+        Err(fault) => fact.text("result", &fault.status().1),
     }
 }
 

@@ -25,6 +25,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use nix::sys::signal::{SigSet, Signal};
+
 use self::ledger::Ledger;
 pub(super) use self::ledger::MARK;
 use self::server::Server;
@@ -36,6 +38,10 @@ const BATCH: usize = 256 * 1024;
 /// Serves standard input and output until the client ends. `told`: what becomes of files is told on
 /// standard error, for the recording.
 pub(super) fn main(told: bool) -> ExitCode {
+    // A client that is gone must not end us before files are told of.
+    if let Err(error) = SigSet::from(Signal::SIGPIPE).thread_block() {
+        tracing::debug!(%error, "a client that leaves ends the file server at once");
+    }
     let ledger = Ledger::new(told.then(io::stderr));
     let served = file(io::stdin().as_fd().try_clone_to_owned())
         .and_then(|input| Ok((input, file(io::stdout().as_fd().try_clone_to_owned())?)))
@@ -55,12 +61,18 @@ fn file(fd: io::Result<OwnedFd>) -> io::Result<File> {
     Ok(File::from(fd?))
 }
 
-fn serve(
+fn serve(input: impl Read, output: impl Write, ledger: Ledger<impl Write>) -> io::Result<()> {
+    let mut server = Server::new(ledger);
+    let served = answer_all(&mut server, input, output);
+    server.ledger.finish();
+    served
+}
+
+fn answer_all(
+    server: &mut Server<impl Write>,
     mut input: impl Read,
     mut output: impl Write,
-    ledger: Ledger<impl Write>,
 ) -> io::Result<()> {
-    let mut server = Server::new(ledger);
     let mut incoming = Incoming::default();
     let mut answers = Vec::with_capacity(BATCH + PACKET_MAX);
     loop {
@@ -77,7 +89,6 @@ fn serve(
             answers.clear();
         }
         if !incoming.fill(&mut input)? {
-            server.ledger.finish();
             return Ok(());
         }
     }

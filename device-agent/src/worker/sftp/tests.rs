@@ -228,3 +228,82 @@ fn each_file_that_moved_and_each_change_is_told_once() {
     assert_eq!((&facts[4]["direction"], &facts[4]["sha256"]), (&"from-device".into(), &abc.into()));
     assert_eq!(facts[4]["result"], "unfinished");
 }
+
+#[test]
+fn what_went_wrong_with_a_file_is_told_and_one_without_a_byte_has_its_direction() {
+    let dir = tempfile::tempdir().unwrap();
+    let empty = dir.path().join("empty");
+    let mut requests = Vec::new();
+    open(&mut requests, std::path::Path::new("/dev/full"), 2);
+    request(&mut requests, 6, |out| {
+        put_string(out, &0u32.to_be_bytes());
+        put_u64(out, 0);
+        put_string(out, b"ab");
+    });
+    request(&mut requests, 4, |out| put_string(out, &0u32.to_be_bytes()));
+    for (handle, flags) in [(1u32, 0x1a), (2, 1)] {
+        open(&mut requests, &empty, flags);
+        request(&mut requests, 4, |out| put_string(out, &handle.to_be_bytes()));
+    }
+    let (_, told) = talk_and_tell(&requests);
+    let facts: Vec<serde_json::Value> =
+        told.lines().map(|line| serde_json::from_str(&line[1..]).unwrap()).collect();
+    assert!(facts[0]["result"].as_str().unwrap().contains("No space left"), "{told}");
+    assert_eq!((&facts[0]["direction"], &facts[0]["bytes"]), (&"to-device".into(), &0.into()));
+    let nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    for (fact, direction) in facts[1..].iter().zip(["to-device", "from-device"]) {
+        assert_eq!((&fact["direction"], &fact["bytes"]), (&direction.into(), &0.into()));
+        assert_eq!((&fact["sha256"], &fact["result"]), (&nothing.into(), &"closed".into()));
+    }
+    assert_eq!(facts.len(), 3, "{told}");
+}
+
+#[test]
+fn a_stream_that_makes_no_sense_leaves_no_file_untold() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    std::fs::write(&file, "abc").unwrap();
+    for nonsense in [&[0, 0, 0, 0][..], &[0xff; 4], &[0, 0, 0, 1, 5]] {
+        let mut requests = Vec::new();
+        open(&mut requests, &file, 1);
+        request(&mut requests, 5, |out| {
+            put_string(out, &0u32.to_be_bytes());
+            put_u64(out, 0);
+            put_u32(out, 1000);
+        });
+        requests.extend(nonsense);
+        let (mut out, mut told) = (Vec::new(), Vec::new());
+        let ledger = Ledger::new(Some(&mut told));
+        assert!(serve(Cursor::new(requests), &mut out, ledger).is_err());
+        let fact: serde_json::Value = serde_json::from_slice(&told[1..]).unwrap();
+        assert_eq!((&fact["path"], &fact["bytes"]), (&file.to_str().into(), &3.into()));
+        assert_eq!(fact["result"], "unfinished");
+    }
+}
+
+#[test]
+fn a_change_by_handle_is_told_with_its_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("f");
+    std::fs::write(&file, "abc").unwrap();
+    let mut requests = Vec::new();
+    open(&mut requests, &file, 2);
+    request(&mut requests, 11, |out| path(out, dir.path()));
+    // The last one is not open.
+    for handle in 0u32..3 {
+        request(&mut requests, 10, |out| {
+            put_string(out, &handle.to_be_bytes());
+            put_u32(out, 4);
+            put_u32(out, 0o4755);
+        });
+    }
+    let (answers, told) = talk_and_tell(&requests);
+    assert_eq!(code(&answers[3]), Code::Ok as u32);
+    let facts: Vec<serde_json::Value> =
+        told.lines().map(|line| serde_json::from_str(&line[1..]).unwrap()).collect();
+    assert_eq!(facts.len(), 3, "{told}");
+    for (fact, path) in facts.iter().zip([&file, &dir.path().to_owned()]) {
+        assert_eq!((&fact["how"], &fact["path"]), (&"setstat".into(), &path.to_str().into()));
+        assert_eq!(fact["result"], "done");
+    }
+}

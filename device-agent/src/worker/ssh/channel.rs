@@ -22,11 +22,13 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use super::environment::{self, ClientEnv, Sources};
-use super::pump::{Input, STDERR, inward, outward, outward_told};
+use super::pump::{Input, STDERR, inward, outward};
 use super::registry::Entry;
 use super::seen::{self, Shown};
+use super::tail::tail;
+use super::told::outward_told;
 use crate::worker::gate::Admitted;
-use crate::worker::limits::{PTY_DRAIN, RESIZE_INTERVAL};
+use crate::worker::limits::{LAST_FACTS, PTY_DRAIN, RESIZE_INTERVAL};
 use crate::worker::process::{self, Ended, Program};
 use crate::worker::pty::{self, Terminal};
 use crate::worker::record::Track;
@@ -94,7 +96,9 @@ pub(super) struct Job {
 impl Job {
     /// Runs the program to its end and closes the channel.
     pub(super) async fn run(mut self) {
-        let result = match self.terminal.take() {
+        // It tells of files on its standard error, which a terminal does not have.
+        let terminal = self.terminal.take().filter(|_| !matches!(self.asked, Asked::Sftp));
+        let result = match terminal {
             Some((terminal, leave)) => self.on_terminal(&terminal, &leave).await,
             None => {
                 self.on_pipes().await.map(|ended| ended.map_or(Outcome::Closed, Outcome::Ended))
@@ -151,31 +155,46 @@ impl Job {
         let (entry, leave, client) = (&self.entry, &self.leave, &self.client);
 
         let stdin = piped.stdin;
-        let given = track.as_ref().filter(|_| !matches!(self.asked, Asked::Sftp));
+        let sftp = matches!(self.asked, Asked::Sftp);
+        let given = track.as_ref().filter(|_| !sftp);
         let mut input = pin!(async {
-            inward(&entry.queue, &stdin, leave, Input::Pipe(given)).await;
+            tokio::select! {
+                () = inward(&entry.queue, &stdin, leave, Input::Pipe(given)) => {}
+                // What the client sent before it closed still counts.
+                () = entry.closed.cancelled() => tail(&entry.queue, &stdin, leave, given).await,
+            }
             // Only dropping it tells the program.
             drop(stdin);
         });
         let (stdout, stderr) = (piped.stdout, piped.stderr);
-        let files = recorded && matches!(self.asked, Asked::Sftp);
+        let files = recorded && sftp;
         // Of a file server not what it says, but what it tells.
         let shown = track.as_ref().filter(|_| !files);
-        let output = async {
-            let errors = async {
-                match &track {
-                    Some(track) if files => outward_told(&stderr, client, leave, track).await,
-                    Some(_) | None => outward(&stderr, client, Some(STDERR), leave, shown).await,
-                }
-            };
-            tokio::join!(outward(&stdout, client, None, leave, shown), errors);
+        // A program whose client has closed hears of it as soon as it writes.
+        let out = async {
+            tokio::select! {
+                () = outward(&stdout, client, None, leave, shown) => {}
+                () = entry.closed.cancelled() => {}
+            }
+            drop(stdout);
+        };
+        let errors = async {
+            match &track {
+                Some(track) if files => outward_told(&stderr, client, entry, leave, track).await,
+                Some(_) | None => tokio::select! {
+                    () = outward(&stderr, client, Some(STDERR), leave, shown) => {}
+                    () = entry.closed.cancelled() => {}
+                },
+            }
+            drop(stderr);
         };
         let child = &mut piped.child;
         let mut ended = pin!(async {
-            let ((), status) = tokio::join!(output, child.wait());
+            let ((), (), status) = tokio::join!(out, errors, child.wait());
             status
         });
-        let mut signals = pin!(deliver_signals(entry, pid));
+        // As sshd: none to a subsystem.
+        let mut signals = pin!(deliver_signals(entry, pid.filter(|_| !sftp)));
         let mut input_done = false;
         let status = loop {
             tokio::select! {
@@ -183,9 +202,27 @@ impl Job {
                 () = &mut input, if !input_done => input_done = true,
                 () = &mut signals => {}
                 () = entry.closed.cancelled() => {
-                    // What the client sent before it closed still counts.
-                    if !input_done {
-                        input.await;
+                    let left = async {
+                        if !input_done {
+                            input.await;
+                        }
+                        if files {
+                            sleep(LAST_FACTS).await;
+                        }
+                    };
+                    let told = async {
+                        drop(ended.await);
+                        // Its children may still read.
+                        if !files {
+                            std::future::pending::<()>().await;
+                        }
+                    };
+                    let all = tokio::select! {
+                        () = left => !files,
+                        () = told => true,
+                    };
+                    if let (Some(track), false) = (&track, all) {
+                        track.mark("the file server was not waited for: files may be missing here");
                     }
                     return Ok(None);
                 }

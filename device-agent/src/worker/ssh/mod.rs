@@ -19,7 +19,9 @@ mod relay;
 mod reverse;
 mod seen;
 mod spill;
+mod tail;
 mod target;
+mod told;
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;

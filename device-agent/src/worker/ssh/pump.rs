@@ -15,7 +15,7 @@ use super::queue::Queue;
 use crate::worker::gate::Admitted;
 use crate::worker::limits::COPY_CHUNK;
 use crate::worker::process::read_some;
-use crate::worker::record::{Lines, Said, Track};
+use crate::worker::record::Track;
 
 /// RFC 4254, section 5.2: `SSH_EXTENDED_DATA_STDERR`.
 pub(super) const STDERR: u32 = 1;
@@ -105,33 +105,5 @@ pub(super) async fn outward(
             return;
         }
         admitted.sent(read as u64);
-    }
-}
-
-/// The same from our own file server's standard error, of which some lines are the recording's.
-pub(super) async fn outward_told(
-    source: &AsyncFd<OwnedFd>,
-    client: &ChannelWriteHalf<Msg>,
-    admitted: &Admitted,
-    track: &Track,
-) {
-    let mut buffer = vec![0; COPY_CHUNK];
-    let mut lines = Lines::default();
-    loop {
-        track.room().await;
-        let Some(read) = read_some(source, &mut buffer).await else { return };
-        for said in lines.cut(buffer.get(..read).unwrap_or_default()) {
-            match said {
-                Said::ToRecording(fact) => track.told(&fact),
-                Said::ToClient(bytes) => {
-                    admitted.sending();
-                    let length = bytes.len() as u64;
-                    if client.extended_data_bytes(STDERR, Bytes::from(bytes)).await.is_err() {
-                        return;
-                    }
-                    admitted.sent(length);
-                }
-            }
-        }
     }
 }

@@ -7,10 +7,14 @@ use russh::ChannelWriteHalf;
 use russh::server::Msg;
 use rustix::net::Shutdown;
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::pump::{Input, inward, outward};
 use super::registry::Entry;
+use super::tail::tail;
 use crate::worker::gate::Admitted;
+use crate::worker::limits::COPY_CHUNK;
+use crate::worker::process::read_some;
 use crate::worker::sys;
 
 /// Copies both ways until both have ended; each end of file is passed on.
@@ -22,14 +26,21 @@ pub(super) async fn relay(
 ) -> std::io::Result<()> {
     let socket = sys::watch(socket, Interest::READABLE | Interest::WRITABLE)?;
     let mut input = pin!(async {
-        inward(&entry.queue, &socket, leave, Input::Pipe(None)).await;
+        tokio::select! {
+            () = inward(&entry.queue, &socket, leave, Input::Pipe(None)) => {}
+            // What the client sent before it closed still counts.
+            () = entry.closed.cancelled() => tail(&entry.queue, &socket, leave, None).await,
+        }
         // The other side may have closed already.
         if let Err(error) = rustix::net::shutdown(socket.get_ref(), Shutdown::Write) {
             tracing::trace!(%error, "a forward's target is gone");
         }
     });
     let mut output = pin!(async {
-        outward(&socket, client, None, leave, None).await;
+        tokio::select! {
+            () = outward(&socket, client, None, leave, None) => {}
+            () = entry.closed.cancelled() => swallow(&socket).await,
+        }
         client.eof().await
     });
     let (mut input_done, mut output_done) = (false, false);
@@ -43,8 +54,17 @@ pub(super) async fn relay(
                 }
             }
             () = entry.closed.cancelled() => {
+                let discarded = async {
+                    if !output_done {
+                        drop(output.await);
+                    }
+                    std::future::pending::<()>().await;
+                };
                 if !input_done {
-                    input.await;
+                    tokio::select! {
+                        () = input => {}
+                        () = discarded => {}
+                    }
                 }
                 return Ok(());
             }
@@ -54,4 +74,10 @@ pub(super) async fn relay(
         tracing::debug!("the connection ended before its forward");
     }
     Ok(())
+}
+
+/// A target that waits to be heard would read nothing more.
+async fn swallow(socket: &AsyncFd<OwnedFd>) {
+    let mut buffer = vec![0; COPY_CHUNK];
+    while read_some(socket, &mut buffer).await.is_some() {}
 }

@@ -71,7 +71,7 @@ pub(crate) enum Command {
     User(commands::user::Args),
     /// Read the audit log, and prove that nobody has touched it
     Audit(commands::audit::Args),
-    /// Find what was typed or shown in any recorded session
+    /// Find what any recorded session showed
     Search(commands::search::Args),
     /// Write all evidence of a session to one file, or check such a file
     Evidence(commands::evidence::Args),

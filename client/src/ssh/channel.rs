@@ -234,12 +234,12 @@ async fn feed(
             }
             Event::Chunk(Ok(Some(chunk))) => {
                 let Some(escapes) = &mut escapes else {
-                    send(channel, chunk).await?;
+                    send(channel, local, chunk).await?;
                     continue;
                 };
                 for input in escapes.feed(&chunk) {
                     match input {
-                        Typed::Bytes(bytes) => send(channel, bytes).await?,
+                        Typed::Bytes(bytes) => send(channel, local, bytes).await?,
                         Typed::Disconnect => return Err(Stopped::Escape),
                         Typed::Help => local.say(Escapes::HELP),
                         Typed::Suspend => {
@@ -251,7 +251,10 @@ async fn feed(
             }
             Event::Chunk(Ok(None)) => {
                 open = false;
-                channel.eof().await.map_err(|_| Stopped::Channel)?;
+                let ending = async { channel.eof().await.map_err(|_| Stopped::Channel) };
+                if unless_killed(local, ending).await? {
+                    resize(channel, local.size()).await?;
+                }
             }
             Event::Chunk(Err(error)) => return Err(Stopped::Input(error)),
             Event::Local(News::Resized) => resize(channel, local.size()).await?,
@@ -268,8 +271,35 @@ enum Event {
     Weather(Sight),
 }
 
-async fn send(channel: &ChannelWriteHalf<Msg>, bytes: Bytes) -> Result<(), Stopped> {
-    channel.data_bytes(bytes).await.map_err(|_| Stopped::Channel)
+async fn send(
+    channel: &ChannelWriteHalf<Msg>,
+    local: &mut Local,
+    bytes: Bytes,
+) -> Result<(), Stopped> {
+    let sending = async { channel.data_bytes(bytes).await.map_err(|_| Stopped::Channel) };
+    if unless_killed(local, sending).await? {
+        resize(channel, local.size()).await?;
+    }
+    Ok(())
+}
+
+/// Does what may wait for the line for as long as the line is down, unless this process is asked to end. Whether
+/// the terminal's size changed meanwhile.
+async fn unless_killed(
+    local: &mut Local,
+    work: impl Future<Output = Result<(), Stopped>>,
+) -> Result<bool, Stopped> {
+    tokio::pin!(work);
+    let mut resized = false;
+    loop {
+        tokio::select! {
+            done = &mut work => return done.map(|()| resized),
+            news = local.next() => match news {
+                News::Resized => resized = true,
+                News::Killed(signal) => return Err(Stopped::Signal(signal)),
+            },
+        }
+    }
 }
 
 async fn resize(channel: &ChannelWriteHalf<Msg>, size: Size) -> Result<(), Stopped> {

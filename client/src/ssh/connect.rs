@@ -87,11 +87,14 @@ impl Connected {
     /// Ends the connection in order: the device is told, and the stream is finished, not reset.
     /// Nothing is waited for but our own words.
     pub async fn hang_up(mut self) {
-        let told = self.handle.disconnect(russh::Disconnect::ByApplication, "", "").await;
-        if told.is_ok() && !self.over {
-            // Either way it is over.
-            timeout(HANG_UP_WITHIN, &mut self.handle).await.ok();
-        }
+        let hanging_up = async {
+            let told = self.handle.disconnect(russh::Disconnect::ByApplication, "", "").await;
+            if told.is_ok() && !self.over {
+                (&mut self.handle).await.ok();
+            }
+        };
+        // Either way it is over: on a line that takes nothing it cannot even be said.
+        timeout(HANG_UP_WITHIN, hanging_up).await.ok();
     }
 }
 

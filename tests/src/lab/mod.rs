@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -178,9 +178,22 @@ impl Lab {
     /// # Errors
     /// When it cannot be started.
     pub fn spawn(&self, name: &str, command: Command) -> Result<Proc> {
+        self.spawn_reading(name, command, Stdio::null())
+    }
+
+    /// The same, with something to read.
+    ///
+    /// # Errors
+    /// As [`Self::spawn`].
+    pub fn spawn_reading(
+        &self,
+        name: &str,
+        command: Command,
+        stdin: impl Into<Stdio>,
+    ) -> Result<Proc> {
         let number = self.spawned.fetch_add(1, Ordering::Relaxed);
         let log = self.dir().join(format!("{number:02}-{name}.log"));
-        Proc::start(name, command, log)
+        Proc::start(name, command, stdin.into(), log)
     }
 
     /// The files that [`Netns::command`] puts in place of the machine's own:

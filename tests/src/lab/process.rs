@@ -28,11 +28,16 @@ pub struct Proc {
 }
 
 impl Proc {
-    pub(super) fn start(name: &str, mut command: Command, log: PathBuf) -> Result<Self> {
+    pub(super) fn start(
+        name: &str,
+        mut command: Command,
+        stdin: Stdio,
+        log: PathBuf,
+    ) -> Result<Self> {
         let file = File::create(&log).with_context(|| format!("making {}", log.display()))?;
         let again = file.try_clone().context("duplicating the log's handle")?;
         let child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(file)
             .stderr(again)
             .spawn()

@@ -267,3 +267,19 @@ pub(crate) fn workers(world: &World) -> Result<usize> {
     }
     Ok(found)
 }
+
+#[test]
+fn what_waits_for_the_line_is_ended_by_a_signal() -> Result<()> {
+    let Some(world) = World::standard_or_skip()? else { return Ok(()) };
+    let command = world.belay(&["exec", DEVICE, "--", "echo in; exec cat >/dev/null"]);
+    let zeroes = fs::File::open("/dev/zero")?;
+    let mut upload = world.lab.spawn_reading("upload", command, zeroes)?;
+    upload.wait_for_log("in", Duration::from_secs(20))?;
+    world.lab.cut(Traffic::All, "laptop", "relay")?;
+    // All that may be under way is, by then.
+    sleep(Duration::from_secs(2));
+    upload.signal(Signal::SIGINT)?;
+    let status = upload.wait(Duration::from_secs(10))?;
+    ensure!(!status.success(), "{status}");
+    Ok(())
+}

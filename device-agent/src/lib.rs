@@ -10,6 +10,7 @@ pub mod end;
 pub mod enrol;
 pub mod journal;
 mod process_id;
+pub mod program;
 mod session_dir;
 pub mod state;
 pub mod status;

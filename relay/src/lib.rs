@@ -17,6 +17,7 @@ pub mod listen;
 pub mod login;
 pub mod outbound;
 pub mod presence;
+pub mod program;
 pub mod rate;
 pub mod recordings;
 mod reported;

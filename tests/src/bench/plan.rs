@@ -157,7 +157,7 @@ const LEG_RATE: u64 = 100_000_000;
 ///
 /// # Errors
 /// When a figure could not be measured.
-pub fn run(plan: &Plan, mut say: impl FnMut(&str)) -> Result<(Machine, Table)> {
+pub fn run(plan: &Plan, mut say: &mut dyn FnMut(&str)) -> Result<(Machine, Table)> {
     let mut machine = Machine::look()?;
     let mut table = Table::default();
     let fast =

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use belay_tests::fleet::{Credentials, console};
+use anyhow::Result;
+use belay_tests::fleet::{self, Credentials};
 use clap::{Parser, Subcommand};
 
 /// Simulated devices that hold real lines.
@@ -55,21 +55,12 @@ fn main() -> Result<()> {
         .with_writer(std::io::stderr)
         .with_max_level(tracing::Level::WARN)
         .init();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
     match Args::parse().command {
         Command::Enrol { data, count, prefix, file } => {
-            runtime.block_on(Credentials::enrol(&data, &prefix, count))?.save(&file)
+            fleet::run::enrol(&data, &prefix, count)?.save(&file)
         }
         Command::Run { relay, patience, file } => {
-            let fleet = Credentials::load(&file)?;
-            let served =
-                runtime.block_on(console::serve(fleet, relay, Duration::from_secs(patience)));
-            // Standard input is read on a thread that only its end would free.
-            runtime.shutdown_background();
-            served
+            fleet::run::hold(Credentials::load(&file)?, relay, Duration::from_secs(patience))
         }
     }
 }

@@ -33,8 +33,8 @@ fn main() -> Result<()> {
     plan.only = args.only;
     plan.shipped_agent = args.shipped_agent;
     let began = Instant::now();
-    let (machine, table) =
-        plan::run(&plan, |doing| eprintln!("{:5.0} s  {doing}", began.elapsed().as_secs_f64()))?;
+    let mut say = |doing: &str| eprintln!("{:5.0} s  {doing}", began.elapsed().as_secs_f64());
+    let (machine, table) = plan::run(&plan, &mut say)?;
     println!("{machine}seconds: {:.0}\n\n{table}", began.elapsed().as_secs_f64());
     let (goals, reached) = table.tally();
     if args.quick {

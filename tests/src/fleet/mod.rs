@@ -14,6 +14,7 @@ pub mod credentials;
 mod device;
 mod herd;
 mod remote;
+pub mod run;
 
 pub use credentials::{Credentials, Member};
 pub use herd::{Herd, Ramp, RampReport, Standing};

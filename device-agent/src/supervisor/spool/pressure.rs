@@ -1,7 +1,8 @@
 //! Sessions that record faster than the relay takes it wait for the relay.
 //!
-//! How much may wait of a session depends on how much room is left, so that one of them has enough for what comes at
-//! once, and all of them together do not fill the spool. Nobody waits where no relay takes any: there is no line, or its disk is full.
+//! Of a session as much may wait as there is room left: 32 MiB of one flood, which is longer than most last, and 1 MiB
+//! of each of sixty-four; so all of them together do not fill the spool. Nobody waits where no relay takes any: there
+//! is no line, or its disk is full.
 
 use std::time::Duration;
 
@@ -9,9 +10,6 @@ use belay_proto::ids::SessionId;
 use tokio::time::timeout;
 
 use super::Spool;
-
-/// Of a session, so little of the room that is left may wait: 6.5 MiB of one flood, 0.5 MiB of each of sixty-four.
-const SHARE: u64 = 8;
 
 /// The slowest that anybody waits to record, in bytes a second. What a worker still has when its session ends, about
 /// 300 KiB, must be heard within the two seconds of its farewell.
@@ -53,6 +51,6 @@ impl Spool {
     fn is_ahead(&self, session: SessionId) -> bool {
         let inner = self.lock();
         let waiting = inner.recordings.get(&session).map_or(0, |kept| kept.frames.waiting());
-        waiting > self.bounds.most.saturating_sub(inner.bytes()) / SHARE
+        waiting > self.bounds.most.saturating_sub(inner.bytes())
     }
 }
